@@ -86,7 +86,7 @@ fn warm_connection(project: &Project) -> Result<Figure> {
         .any(|(key, value)| key == "controlpath" && value != "none");
     if !shared {
         return Err(Trouble(
-            "stead ssh-config names no ControlPath: plain ssh would not use stead's connection"
+            "stead's ssh_config names no ControlPath: plain ssh would not use stead's connection"
                 .into(),
         ));
     }

@@ -141,11 +141,20 @@ impl Project<'_> {
         self.seconds(["destroy", "-y"])
     }
 
-    /// The configuration for ssh that `stead ssh-config` prints, in a file.
+    /// The configurations by which stead's own ssh shares its connections, in a file. They are beside the keys that
+    /// `stead ssh-config` names.
     pub(crate) fn ssh_config(&self) -> Result<PathBuf> {
         let file = self.folder.join("ssh_config");
-        fs::write(&file, timing::output(&mut self.stead(["ssh-config"]))?)
-            .during(file.display())?;
+        let printed = timing::output(&mut self.stead(["ssh-config"]))?;
+        let mut text = String::new();
+        for key in printed
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("IdentityFile "))
+        {
+            let own = Path::new(key.trim_matches('"')).with_file_name("ssh_config");
+            text += &fs::read_to_string(&own).during(own.display())?;
+        }
+        fs::write(&file, text).during(file.display())?;
         Ok(file)
     }
 }

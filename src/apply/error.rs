@@ -109,13 +109,23 @@ pub enum ApplyError {
     PortsLost { tries: usize },
     #[error("no SSH login within {}{}", elapsed(*.limit), .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
     #[diagnostic(help(
-        "it is left running: `stead logs {machine}` shows its console, `stead up` waits longer, `stead destroy {machine}` gives up; if it only boots slowly, set a longer `ready {{ timeout }}`"
+        "it is left running: `stead logs {machine}` shows its console, `stead console {machine}` logs in there, `stead up` waits longer, `stead destroy {machine}` gives up; if it only boots slowly, set a longer `ready {{ timeout }}`"
     ))]
     Unreachable {
         machine: String,
         limit: Duration,
         said: Option<String>,
     },
+    #[error("the guest has booted, but has no SSH server, by which stead would log in: {saw}")]
+    #[diagnostic(help(
+        "it is left running: `stead console {machine}` logs in on its console, and `stead logs {machine}` shows it; a box needs an SSH server, a network service that asks for an address by DHCP, and a seed that stead knows: cloud-init, systemd's credentials, or Vagrant's public key"
+    ))]
+    NoServer { machine: String, saw: String },
+    #[error("the guest has booted, and does not let stead log in: {said}")]
+    #[diagnostic(help(
+        "it is left running: `stead console {machine}` logs in on its console; a box needs a seed that stead knows, by which it gets the key: cloud-init, systemd's credentials, or Vagrant's public key (`stead box list` shows which one the box is for)"
+    ))]
+    LoginRefused { machine: String, said: String },
     #[error("the guest does not boot: {sign}")]
     #[diagnostic(help(
         "it is left as it is: `stead logs {machine}` shows its whole console, `stead destroy {machine}` removes it; `stead box verify` checks its box"
@@ -124,6 +134,14 @@ pub enum ApplyError {
     #[error("the machine stopped while stead waited for it")]
     #[diagnostic(help("`stead logs {machine}` shows its console; `stead up` boots it again"))]
     Stopped { machine: String },
+    #[error("lost the connection to {machine} while stead waited for it to be ready")]
+    #[diagnostic(help(
+        "`stead status` shows whether it still runs; `stead up {machine}` checks again"
+    ))]
+    CutOff { machine: String },
+    #[error("the guest rebooted while {what}")]
+    #[diagnostic(help("{hint}"))]
+    Rebooted { what: String, hint: String },
     #[error("not ready within {}: {what}", elapsed(*.limit))]
     #[diagnostic(help(
         "the machine is running: `stead ssh {machine}` logs in, `stead up` checks again; a longer `ready {{ timeout }}` gives it more time"
@@ -299,7 +317,12 @@ pub enum ApplyError {
 impl ApplyError {
     /// Whether the reason is only that the connection was lost.
     pub fn is_cut_off(&self) -> bool {
-        matches!(self, ApplyError::Provision(error) if error.is_cut_off())
+        match self {
+            ApplyError::Provision(error) => error.is_cut_off(),
+            ApplyError::Sync(error) => error.is_cut_off(),
+            ApplyError::CutOff { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the end of the console helps to understand the error.
@@ -309,6 +332,8 @@ impl ApplyError {
             ApplyError::Unreachable { .. }
                 | ApplyError::Stopped { .. }
                 | ApplyError::Hopeless { .. }
+                | ApplyError::NoServer { .. }
+                | ApplyError::LoginRefused { .. }
         )
     }
 }

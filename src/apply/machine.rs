@@ -1,12 +1,9 @@
 //! Runs one machine's steps, one after the other.
 
-use std::{pin::pin, sync::Arc};
+use std::{future::pending, pin::pin, sync::Arc};
 
 use miette::Diagnostic;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 use tracing::Instrument;
 
 use crate::{
@@ -19,7 +16,8 @@ use super::{
     context::{Context, Job},
     error::ApplyError,
     fault,
-    pause::{LOOK, until_still},
+    pause::until_still,
+    reboot::{PATIENCE, rebooted, until_rebooted, why_cut_off},
     steps::{Steps, WhenOff},
     turns::Place,
 };
@@ -88,21 +86,39 @@ pub(super) async fn run_machine(
         let off = step.needs_guest().unwrap_or(WhenOff::Lost);
         let needs_guest = step.needs_guest().is_some();
         let mut lost = pin!(until_still(context, &job.wanted.identity, machine, off));
+        let error = rebooted(step, &job.wanted.machine);
+        let ends_by_reboot = error.is_some();
+        let uuid = job.wanted.identity.uuid;
+        let events = context.events.receiver();
+        let mut reboots = pin!(async {
+            until_rebooted(events, uuid).await;
+            match error {
+                Some(error) => error,
+                None => pending().await,
+            }
+        });
         let ended = tokio::select! {
             ended = steps.run(step).instrument(span.clone()) => ended,
             // The step waits for a guest that can no longer answer.
             lost = &mut lost, if needs_guest => Err(lost),
+            error = &mut reboots, if ends_by_reboot => Err(error),
             // Steps that only wait, or that can be repeated, are interrupted immediately; the others are
             // short, and finish.
             _ = interrupted.wait_for(|flag| *flag), if step.may_be_given_up() => {
                 return Outcome::Interrupted;
             }
         };
-        // A connection ends a moment before libvirt reports why.
         let ended = match ended {
-            Err(error) if needs_guest && error.is_cut_off() => {
-                Err(timeout(2 * LOOK, lost).await.unwrap_or(error))
-            }
+            Err(error) if needs_guest && error.is_cut_off() => Err(match steps.record().await {
+                Ok((_, record)) => {
+                    let why = tokio::select! {
+                        why = why_cut_off(lost, reboots, record.ssh_port, &PATIENCE) => why,
+                        _ = interrupted.wait_for(|flag| *flag) => None,
+                    };
+                    why.unwrap_or(error)
+                }
+                Err(gone) => gone,
+            }),
             ended => ended,
         };
         match ended {

@@ -223,7 +223,10 @@ pub(super) async fn until_still(
                 };
             }
             Ok((Power::Paused, Some(pause))) if !pause.passes() => {
-                return paused(machine, &pause, AGAIN);
+                let hint = format!(
+                    "`stead up {machine}` resumes it; after that, run the same command again"
+                );
+                return paused(machine, &pause, &hint);
             }
             Ok(_) => {}
         }

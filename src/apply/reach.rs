@@ -6,13 +6,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::{
     guest::{
-        KERNELS_SCRIPT, Kernels, WaitResult, asks_another_server, bridges_without_address,
-        cards_command, cards_without_address, end_marker_script, first_contact, has_no_way_out,
-        hopeless, last_line, outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
-        wait_for_led,
+        KERNELS_SCRIPT, Kernels, MachineFiles, WaitResult, asks_another_server,
+        bridges_without_address, cards_command, cards_without_address, console_length,
+        end_marker_script, first_contact, has_no_way_out, hopeless, last_line, outcome_script,
+        parse_kernels, seed_errors, tail, wait_for_banner, wait_for_led,
     },
-    hypervisor::Lifecycle,
-    machine::{GivenCertificate, NetworkCard, Power, Record, Running},
+    hypervisor::{Domain, Lifecycle},
+    machine::{GivenCertificate, NetworkCard, Power, Record, Running, Signs},
     network::domain_of,
     report::{Event, EventKind, clean::words},
 };
@@ -21,8 +21,18 @@ use super::{
     clock::slept_seconds,
     error::ApplyError,
     seed::seed_content,
+    sight::ConsoleSight,
     steps::{Steps, blocking},
 };
+
+/// What OpenSSH says of a login that the server refuses.
+const DENIED: &str = "Permission denied (";
+
+/// How long after its login prompt a guest may still get its keys, at least.
+const DENIED_FOR: Duration = Duration::from_secs(60);
+
+/// How far above the end of the console a login prompt is looked for.
+const PROMPT_LINES: usize = 8;
 
 impl Steps<'_> {
     pub(super) async fn reach(&self) -> Result<(), ApplyError> {
@@ -68,25 +78,40 @@ impl Steps<'_> {
                 }
             }
         };
-        let login = async {
+        let console = ConsoleSight::new();
+        let answers = async {
             let answered = match record.led_card() {
                 Some(_) => wait_for_led(record.ssh_port, limit, || self.lead_again(&record)).await,
                 None => wait_for_banner(record.ssh_port, limit, awake).await,
             };
-            if answered == WaitResult::TimedOut {
-                return Err(unreachable(None));
+            match answered {
+                WaitResult::Ssh => Ok(()),
+                WaitResult::TimedOut => {
+                    let seen = self.look_at(&record, &console).await;
+                    Err(unreachable(Some(seen.words())))
+                }
             }
-            self.log_in(&record, deadline)
+        };
+        let login = async {
+            tokio::select! {
+                answered = answers => answered?,
+                seen = self.until_hopeless(&record, &console) => return Err(self.no_server(&seen)),
+            }
+            self.log_in(&record, deadline, &console)
                 .await
                 .map_err(|error| match error {
                     LogIn::TimedOut(said) => unreachable(said),
+                    LogIn::Refused(said) => ApplyError::LoginRefused {
+                        machine: self.name().to_string(),
+                        said,
+                    },
                     LogIn::Failed(error) => error,
                 })
         };
         let kernels = tokio::select! {
             ended = login => ended?,
             () = stop => return Err(stopped()),
-            sign = self.watch_console() => return Err(ApplyError::Hopeless {
+            sign = self.watch_console(&console) => return Err(ApplyError::Hopeless {
                 machine: self.name().to_string(),
                 sign,
             }),
@@ -214,6 +239,7 @@ impl Steps<'_> {
                 running: running.clone(),
             });
         }
+        let files = self.files();
         blocking(move || {
             if record.first_kernels.is_empty() && !kernels.installed.is_empty() {
                 record.first_kernels = kernels.installed.clone();
@@ -229,6 +255,7 @@ impl Steps<'_> {
                 checks: None,
                 copied: Some(BTreeSet::new()),
                 provisioning: None,
+                signs: Some(signs(&domain, &files)?),
             })?)
         })
         .await
@@ -236,7 +263,12 @@ impl Steps<'_> {
 
     /// Logs in and waits until the seed has been applied. sshd may refuse users at first (pam_nologin(8)), so this
     /// retries until the deadline.
-    async fn log_in(&self, record: &Record, deadline: Instant) -> Result<Kernels, LogIn> {
+    async fn log_in(
+        &self,
+        record: &Record,
+        deadline: Instant,
+        console: &ConsoleSight,
+    ) -> Result<Kernels, LogIn> {
         let manifest = self.stored_box().map_err(LogIn::Failed)?.manifest;
         let kind = manifest.seed;
         let script = format!(
@@ -271,6 +303,11 @@ impl Steps<'_> {
                     Ok(Ok(words)) => said = words,
                 }
             }
+            if let Some(said) = (said.as_ref()).filter(|said| said.contains(DENIED))
+                && console.is_settled(DENIED_FOR, Instant::now())
+            {
+                return Err(LogIn::Refused(said.clone()));
+            }
             if Instant::now() + pause > deadline {
                 return Err(LogIn::TimedOut(said));
             }
@@ -302,7 +339,7 @@ impl Steps<'_> {
 
     /// Reports the console's last line whenever it changes. Ends, with that line, if it shows that the guest will
     /// never boot, so that nobody has to wait for the time-out.
-    async fn watch_console(&self) -> String {
+    async fn watch_console(&self, sight: &ConsoleSight) -> String {
         let log = self.files().console_log();
         let mut shown = String::new();
         let mut ticks = interval(Duration::from_millis(250));
@@ -316,7 +353,9 @@ impl Steps<'_> {
                     self.name(),
                     EventKind::Console { line: line.clone() },
                 ));
-                if let Some(sign) = hopeless(&tail(&log, 4)) {
+                let lines = tail(&log, PROMPT_LINES);
+                sight.changed(&lines, Instant::now());
+                if let Some(sign) = hopeless(&lines[lines.len().saturating_sub(4)..]) {
                     return sign;
                 }
                 shown = line;
@@ -325,7 +364,20 @@ impl Steps<'_> {
     }
 }
 
+/// Returns what is seen of a guest now that stead has reached it.
+///
+/// # Errors
+/// If libvirt does not answer.
+pub(super) fn signs(domain: &Domain, files: &MachineFiles) -> Result<Signs, ApplyError> {
+    Ok(Signs {
+        agent: domain.has_agent()?,
+        console: console_length(&files.console_log()),
+    })
+}
+
 enum LogIn {
     TimedOut(Option<String>),
+    /// The guest has booted, and knows none of the keys.
+    Refused(String),
     Failed(ApplyError),
 }

@@ -1,16 +1,19 @@
 //! The step that checks whether a machine is ready.
 
+use std::process::ExitStatus;
+
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use crate::{
-    guest::{Remote, SSH_FAILED},
+    guest::{GuestError, Remote, SSH_FAILED, while_called},
     host::shell::shell_quote,
     machine::{Running, mark_of_checks},
 };
 
 use super::{
     error::ApplyError,
+    reach::signs,
     steps::{Steps, blocking},
 };
 
@@ -22,15 +25,12 @@ impl Steps<'_> {
         let remote = self.remote();
         let checks = mark_of_checks(ready);
         self.forget_other_checks(checks.clone()).await?;
-        for port in &ready.tcp {
-            // Listening sockets of the guest, from proc(5): port in hex, state 0A.
-            let script = format!(
-                "until grep -qsE ': [0-9A-F]+:{port:04X} [0-9A-F]+:[0-9A-F]+ 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done"
-            );
-            self.check(&remote, &script, deadline, || {
-                format!("nothing listens on port {port} in the guest")
-            })
-            .await?;
+        if !ready.tcp.is_empty() {
+            let (_, record) = self.record().await?;
+            for port in &ready.tcp {
+                self.listens(&remote, &record, *port, deadline).await?;
+            }
+            self.appear(&ready.tcp).await;
         }
         for command in &ready.exec {
             let word = shell_quote(command);
@@ -42,11 +42,14 @@ impl Steps<'_> {
         }
         let domain = self.domain().await?;
         let owes_after_up = self.last_after_up().is_some();
+        let files = self.files();
         blocking(move || {
+            let signs = signs(&domain, &files)?;
             Ok(domain.change_running(|it| {
                 it.ready = Some(Timestamp::now());
                 it.owes_after_up = owes_after_up;
                 it.checks = Some(checks);
+                it.signs = Some(signs);
             })?)
         })
         .await
@@ -77,25 +80,40 @@ impl Steps<'_> {
         let mut last = None;
         let ended = timeout_at(
             deadline,
-            remote.stream(script, None, &mut |_, line| last = Some(line.to_string())),
+            remote.hold(&while_called(script), b"", &mut |_, line| {
+                last = Some(line.to_string());
+                false
+            }),
         )
         .await;
-        let limit = self.job.wanted.machine.ready.timeout;
-        let machine = self.name().to_string();
+        self.judge(ended, what, last)
+    }
+
+    /// Says how a check has ended. `what`: what is not so; `last`: the last line that it printed.
+    pub(super) fn judge(
+        &self,
+        ended: Result<Result<Option<ExitStatus>, GuestError>, Elapsed>,
+        what: impl Fn() -> String,
+        last: Option<String>,
+    ) -> Result<(), ApplyError> {
         match ended {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) if status.code() == Some(SSH_FAILED) => {
-                Err(ApplyError::Stopped { machine })
-            }
-            Ok(Err(error)) => Err(error.into()),
-            _ => Err(ApplyError::NotReady {
-                machine,
-                what: match last {
-                    Some(line) => format!("{} (its last output: {line})", what()),
-                    None => what(),
-                },
-                limit,
+            Ok(Ok(Some(status))) if status.success() => Ok(()),
+            Ok(Ok(Some(status))) if status.code() == Some(SSH_FAILED) => Err(ApplyError::CutOff {
+                machine: self.name().to_string(),
             }),
+            Ok(Err(error)) => Err(error.into()),
+            _ => Err(self.not_ready(what(), last)),
+        }
+    }
+
+    pub(super) fn not_ready(&self, what: String, last: Option<String>) -> ApplyError {
+        ApplyError::NotReady {
+            machine: self.name().to_string(),
+            what: match last {
+                Some(line) => format!("{what} (its last output: {line})"),
+                None => what,
+            },
+            limit: self.job.wanted.machine.ready.timeout,
         }
     }
 }

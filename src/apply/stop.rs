@@ -9,6 +9,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    guest::{answers_within, boots_since, hopeless, tail},
     hypervisor::{Domain, Lifecycle, ShutdownMethod},
     machine::Power,
     report::elapsed,
@@ -20,12 +21,18 @@ use super::{
     steps::{Steps, blocking},
 };
 
-/// How long a guest may take to shut down, each time it is asked.
+/// How long a guest that can hear it may take to shut down, each time it is asked.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often the power button is pressed. A guest that still boots has nobody yet who hears it; one that shuts down does
+/// nothing more.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a guest may take to answer that it has booted.
+const ANSWER: Duration = Duration::from_secs(1);
 
 impl Steps<'_> {
     pub(super) async fn stop(&self, graceful: bool) -> Result<(), ApplyError> {
-        let events = self.context.events.receiver();
         let remote = self.remote();
         let disconnect = remote.clone();
         blocking(move || {
@@ -36,58 +43,128 @@ impl Steps<'_> {
         let domain = self.domain().await?;
         if graceful {
             self.resume_to_ask(&domain).await?;
-            let asked = domain.clone();
-            let agent = blocking(move || Ok(asked.agent_answers(Duration::from_secs(2)))).await?;
-            let ways: &[ShutdownMethod] = if agent {
-                &[ShutdownMethod::Agent, ShutdownMethod::Acpi]
-            } else {
-                &[ShutdownMethod::Acpi]
-            };
-            for (n, way) in ways.iter().enumerate() {
-                let begun = Instant::now();
-                let asked = domain.clone();
-                let way = *way;
-                let sent = blocking(move || {
-                    if asked.power()? == Power::Off {
-                        return Ok(());
-                    }
-                    match asked.shut_down(way) {
-                        // The agent's answer is often lost, because the guest shuts down.
-                        Err(_) if way == ShutdownMethod::Agent => Ok(()),
-                        other => Ok(other?),
-                    }
-                })
-                .await;
-                // A guest that could not be asked is not powered off.
-                if let Err(error) = sent
-                    && self.still_runs(&domain).await?
-                {
-                    return Err(ApplyError::NotAsked {
-                        machine: self.name().to_string(),
-                        message: error.to_string(),
-                    });
-                }
-                let off = self.wait_until_off(&domain, events.resubscribe(), SHUTDOWN_LIMIT);
-                if off.await? {
+            let has_agent = self.agent_answers(&domain).await?;
+            if has_agent {
+                if self.ask_agent(&domain).await? {
                     return Ok(());
                 }
                 self.notice(format!(
-                    "the guest did not shut down within {} after {}; {}",
-                    elapsed(begun.elapsed()),
-                    match way {
-                        ShutdownMethod::Agent => "a request to its agent",
-                        ShutdownMethod::Acpi => "a press of its power button",
-                    },
-                    if n + 1 < ways.len() {
-                        "pressing its power button"
-                    } else {
-                        "powering it off"
-                    }
+                    "the guest did not shut down within {} after a request to its agent; pressing its power button",
+                    elapsed(SHUTDOWN_LIMIT)
                 ));
+            }
+            if self.press_until_off(&domain, has_agent).await? {
+                return Ok(());
             }
         }
         let off = domain.clone();
         blocking(move || Ok(off.power_off()?)).await
+    }
+
+    async fn agent_answers(&self, domain: &Domain) -> Result<bool, ApplyError> {
+        let asked = domain.clone();
+        blocking(move || Ok(asked.agent_answers(Duration::from_secs(2)))).await
+    }
+
+    /// Returns `false` if the guest is not off in time.
+    async fn ask_agent(&self, domain: &Domain) -> Result<bool, ApplyError> {
+        let events = self.context.events.receiver();
+        self.ask(domain, ShutdownMethod::Agent).await?;
+        self.wait_until_off(domain, events, Instant::now() + SHUTDOWN_LIMIT)
+            .await
+    }
+
+    /// Presses the power button until the guest is off. Returns `false` if it is not off in time.
+    ///
+    /// The time begins when the guest can hear it: a guest that still boots may write to its disk, and goes down by itself
+    /// as soon as it has booted. An agent that comes then is asked once, unless it `was_asked` before: not every guest hears
+    /// its power button.
+    async fn press_until_off(
+        &self,
+        domain: &Domain,
+        mut was_asked: bool,
+    ) -> Result<bool, ApplyError> {
+        let begun = Instant::now();
+        let boots = self.job.wanted.machine.ready.timeout.max(SHUTDOWN_LIMIT);
+        let mut hears = self.hears(domain).await?;
+        let mut deadline = begun + if hears { SHUTDOWN_LIMIT } else { boots };
+        let mut is_told = false;
+        loop {
+            let events = self.context.events.receiver();
+            let way = match !was_asked && self.agent_answers(domain).await? {
+                true => ShutdownMethod::Agent,
+                false => ShutdownMethod::Acpi,
+            };
+            was_asked |= way == ShutdownMethod::Agent;
+            self.ask(domain, way).await?;
+            let next = (Instant::now() + PRESS_AGAIN).min(deadline);
+            if self.wait_until_off(domain, events, next).await? {
+                return Ok(true);
+            }
+            if !hears {
+                if !std::mem::replace(&mut is_told, true) {
+                    let name = self.name();
+                    self.notice(format!(
+                        "still boots, so that nothing in it hears its power button yet; pressing it until it is heard (`stead halt --force {name}` powers it off)"
+                    ));
+                }
+                hears = self.hears(domain).await?;
+                if hears {
+                    deadline = Instant::now() + SHUTDOWN_LIMIT;
+                }
+            }
+            if Instant::now() >= deadline {
+                self.notice(format!(
+                    "the guest did not shut down within {} after the first press of its power button; powering it off",
+                    elapsed(begun.elapsed())
+                ));
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether the guest has booted, as far as is known: stead has logged in since, or its SSH server or its agent answers. A
+    /// guest that never will boot counts as one that has.
+    async fn hears(&self, domain: &Domain) -> Result<bool, ApplyError> {
+        let log = self.files().console_log();
+        let (look, (_, record)) = (domain.clone(), self.record().await?);
+        blocking(move || {
+            let signs = look.running()?.and_then(|running| running.signs);
+            let reboots = signs.is_some_and(|signs| boots_since(&log, signs.console));
+            Ok(signs.is_some() && !reboots
+                || look.has_agent()?
+                || hopeless(&tail(&log, 4)).is_some()
+                || answers_within(record.ssh_port, ANSWER))
+        })
+        .await
+    }
+
+    /// Asks the guest to shut down.
+    ///
+    /// # Errors
+    /// If it could not be asked, and still runs: then it is not powered off.
+    async fn ask(&self, domain: &Domain, way: ShutdownMethod) -> Result<(), ApplyError> {
+        let asked = domain.clone();
+        let sent = blocking(move || {
+            if asked.power()? == Power::Off {
+                return Ok(());
+            }
+            match asked.shut_down(way) {
+                // The agent's answer is often lost, because the guest shuts down.
+                Err(_) if way == ShutdownMethod::Agent => Ok(()),
+                other => Ok(other?),
+            }
+        })
+        .await;
+        if let Err(error) = sent
+            && self.still_runs(domain).await?
+        {
+            return Err(ApplyError::NotAsked {
+                machine: self.name().to_string(),
+                message: error.to_string(),
+            });
+        }
+        Ok(())
     }
 
     async fn still_runs(&self, domain: &Domain) -> Result<bool, ApplyError> {
@@ -104,7 +181,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Returns `false` if it is not off within `limit`.
+    /// Returns `false` if it is not off by then.
     ///
     /// # Errors
     /// If it gets paused meanwhile, so that it cannot shut down.
@@ -112,9 +189,8 @@ impl Steps<'_> {
         &self,
         domain: &Domain,
         mut events: Receiver<(Uuid, Lifecycle)>,
-        limit: Duration,
+        deadline: Instant,
     ) -> Result<bool, ApplyError> {
-        let deadline = Instant::now() + limit;
         let uuid = self.job.wanted.identity.uuid;
         loop {
             let look = domain.clone();

@@ -88,8 +88,13 @@ impl Steps<'_> {
     }
 
     async fn sync_two_way(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        let outcome = sync::two_way::sync(folder, &self.remote(), &[]).await?;
-        if let Some(words) = outcome.notice(&folder.to) {
+        let mut say = |words: String| self.notice(format!("{}: {words}", folder.to));
+        let outcome = sync::two_way::sync(folder, &self.remote(), &[], &mut say).await?;
+        let (conflicts, skipped) = (
+            outcome.conflict_notice(&folder.to),
+            outcome.skip_notice(&folder.to),
+        );
+        for words in [conflicts, skipped].into_iter().flatten() {
             self.notice(words);
         }
         Ok(())

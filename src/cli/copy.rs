@@ -3,17 +3,36 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
-    process::{ExitCode, Stdio},
+    path::{Path, PathBuf},
+    process::{ChildStderr, ExitCode, Stdio},
+    thread,
 };
 
 use clap::Args;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::sync::oneshot;
 
 use crate::{
     failure::Failure,
-    guest::{Remote, scp},
-    host::{interrupt::before_end, process::Start, shell::shell_quote},
+    guest::{Remote, is_about_dial, scp},
+    host::{
+        file,
+        interrupt::{LastAct, before_end},
+        process::{Start, own_program},
+        runtime::runtime,
+        shell::shell_quote,
+    },
+    machine::Observed,
     report::{clean::Shown, talk},
-    session::{Detail, Session, invocation::Invocation, locate::from_start},
+    session::{
+        Detail, Session,
+        invocation::Invocation,
+        locate::from_start,
+        reach::{wait_for_answer, while_answering},
+    },
 };
 
 use super::select::OtherProjectArgs;
@@ -73,9 +92,12 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
         })
         .collect::<Result<_, Failure>>()?;
     let mut remotes: BTreeMap<&str, Remote> = BTreeMap::new();
+    let mut machines: Vec<(Observed, &str)> = Vec::new();
     for name in paths.iter().filter_map(|path| machine_of(path)) {
         if !remotes.contains_key(name) {
-            remotes.insert(name, session.reachable(Some(name))?.1);
+            let (observed, remote) = session.reachable(Some(name))?;
+            machines.push((observed, name));
+            remotes.insert(name, remote);
         }
     }
     if remotes.is_empty() {
@@ -90,13 +112,23 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
             ),
         ));
     }
-    for path in &paths[..paths.len() - 1] {
-        if machine_of(path).is_none() && std::fs::symlink_metadata(path).is_err() {
+    for path in (paths[..paths.len() - 1].iter()).filter(|path| machine_of(path).is_none()) {
+        if std::fs::symlink_metadata(path).is_err() {
             return Err(Failure::error(
                 format!("there is no file {path} on the host"),
                 "write MACHINE:PATH for a path in a machine",
             ));
         }
+        // scp would wait for somebody to write into a pipe.
+        if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+            return Err(Failure::error(
+                format!("{path} is a pipe, a socket or a device, which cannot be copied"),
+                "copy a file or a folder; `stead exec MACHINE -- sh -c 'cat >FILE' <PIPE` writes into a file of a machine",
+            ));
+        }
+    }
+    for (observed, name) in &machines {
+        wait_for_answer(&session, observed, &remotes[name])?;
     }
     // Each machine's configuration is about that machine only, so they can be joined into one file.
     let mut config = tempfile::NamedTempFile::new()
@@ -111,7 +143,11 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
             .write_all(&text)
             .map_err(|error| Failure::io("write a configuration for scp", &error))?;
     }
+    let shell = Shell::for_logins_that_print(&remotes)?;
     let mut command = scp(config.path());
+    if let Some(shell) = &shell {
+        command.arg("-S").arg(shell.program());
+    }
     // Copies between machines go through the host, because machines do not have each other's keys.
     command.args(["-r", "-p", "-3"]);
     if invocation.style.quiet || invocation.style.json {
@@ -129,19 +165,32 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
             ),
             _ => Failure::io("run scp", &error),
         })?;
-    let mut errors = Vec::new();
-    if let Some(err) = child.stderr.take() {
-        for line in BufReader::new(err).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).trim_end().to_string();
-            if !line.is_empty() {
-                talk(&format!("{line}\n"));
-                errors.push(line);
-            }
-        }
+    let pid = i32::try_from(child.id()).ok();
+    let (ends, ended) = oneshot::channel();
+    let scp = thread::spawn(move || {
+        let errors = child.stderr.take().map(pass_on).unwrap_or_default();
+        let status = child.wait();
+        // Nobody waits for it if a machine was lost.
+        let _ = ends.send(());
+        (status, errors)
+    });
+    let concerned: Vec<_> = (machines.iter())
+        .map(|(observed, name)| (observed, *name))
+        .collect();
+    let work = async {
+        let _ = ended.await;
+        Ok::<_, Failure>(())
+    };
+    let answered = runtime()?.block_on(while_answering(&session, &concerned, work));
+    if let (Err(_), Some(pid)) = (&answered, pid) {
+        // scp ends its ssh then.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    let status = child
-        .wait()
-        .map_err(|error| Failure::io("wait for scp", &error))?;
+    let (status, errors) = scp
+        .join()
+        .map_err(|_| Failure::io("wait for scp", &std::io::ErrorKind::Other.into()))?;
+    answered?;
+    let status = status.map_err(|error| Failure::io("wait for scp", &error))?;
     if status.success() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -149,6 +198,90 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
         talk(&format!("\nhint: {hint}\n"));
     }
     Ok(ExitCode::from(1))
+}
+
+/// Shows what scp says, and returns it.
+fn pass_on(stderr: ChildStderr) -> Vec<String> {
+    let mut errors = Vec::new();
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end().to_string();
+        if !line.is_empty() && !is_about_dial(&line) {
+            talk(&format!("{line}\n"));
+            errors.push(line);
+        }
+    }
+    errors
+}
+
+/// A program that scp runs in place of ssh.
+struct Shell {
+    folder: tempfile::TempDir,
+    _removed: LastAct,
+}
+
+impl Shell {
+    /// `None` if no login prints anything: scp would take that for the answer of its own program in the guest.
+    fn for_logins_that_print(remotes: &BTreeMap<&str, Remote>) -> Result<Option<Self>, Failure> {
+        let runtime = runtime()?;
+        let mut prints = false;
+        for remote in remotes.values() {
+            prints |= !runtime.block_on(remote.greeting())?.is_empty();
+        }
+        if !prints {
+            return Ok(None);
+        }
+        let failed = |error| Failure::io("write a program for scp", &error);
+        let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let path = folder.path().to_path_buf();
+        let removed = before_end(move || drop(std::fs::remove_dir_all(path)));
+        let shell = Shell {
+            folder,
+            _removed: removed,
+        };
+        let text = shell_text(&stead, remotes);
+        file::replace(&shell.program(), text.as_bytes(), PROGRAM).map_err(failed)?;
+        Ok(Some(shell))
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("ssh")
+    }
+}
+
+/// The mode of a program of the user's own.
+const PROGRAM: u32 = 0o700;
+
+/// Where systems have the program of the subsystem `sftp`: Debian, Red Hat, Alpine and Arch, SUSE.
+const SFTP: &str = "for f in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/libexec/ssh /usr/libexec; do [ ! -x \"$f/sftp-server\" ] || exec \"$f/sftp-server\"; done; echo 'the guest has no sftp-server' >&2; exit 127";
+
+/// Returns the program. scp gives it options, `-s` among them if it wants the subsystem, then `--`, the machine and a
+/// command.
+fn shell_text(stead: &Path, remotes: &BTreeMap<&str, Remote>) -> String {
+    let word = |path: &Path| shell_quote(&path.to_string_lossy());
+    let folders: String = (remotes.iter())
+        .map(|(name, remote)| {
+            format!(
+                "{}) f={} ;;\n",
+                shell_quote(name),
+                word(remote.files.folder())
+            )
+        })
+        .collect();
+    format!(
+        "#!/bin/sh\n\
+         s=\n\
+         while [ \"$1\" != -- ]; do\n\
+         [ \"$1\" != -s ] || s=1\n\
+         shift\n\
+         done\n\
+         shift\n\
+         case $1 in\n{folders}esac\n\
+         [ -z \"$s\" ] || set -- \"$1\" {}\n\
+         exec {} through \"$f\" \"$@\"\n",
+        shell_quote(SFTP),
+        word(stead),
+    )
 }
 
 /// Suggests a fix for an error of scp's.

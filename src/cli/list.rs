@@ -6,11 +6,12 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
+    host::paths::DataDir,
     hypervisor::qemu_of,
     machine::{Observed, Owner},
     machinefile::MACHINEFILE,
     report::{Table, clean::Shown, say, warn},
-    session::{invocation::Invocation, locate::connect},
+    session::{invocation::Invocation, locate::connect, rebooting::note_reboots},
 };
 
 use super::{
@@ -23,7 +24,10 @@ pub(super) struct ListArgs {}
 
 pub(super) fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure> {
     let connection = connect(invocation, None)?;
-    let survey = connection.survey()?;
+    let mut survey = connection.survey()?;
+    if let Some(data) = DataDir::find() {
+        note_reboots(&data, survey.machines.iter_mut());
+    }
     for unreadable in &survey.unreadable {
         warn(&unreadable.error.to_string());
     }

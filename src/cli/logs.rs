@@ -95,7 +95,7 @@ pub(super) fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, F
 }
 
 /// A guest's console on the host's terminal: its finished lines, and its current line as it changes.
-struct Shown {
+pub(super) struct Shown {
     color: bool,
     /// The guest's current line.
     line: Vec<u8>,
@@ -104,7 +104,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(invocation: &Invocation) -> Self {
+    pub(super) fn new(invocation: &Invocation) -> Self {
         Shown {
             color: match invocation.color {
                 ColorChoice::Always => true,
@@ -117,7 +117,7 @@ impl Shown {
     }
 
     /// Returns what to write to the terminal for these bytes of the guest's.
-    fn take(&mut self, bytes: &[u8]) -> String {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> String {
         let mut out = String::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -130,7 +130,7 @@ impl Shown {
     }
 
     /// Ends the current line.
-    fn end(&mut self) -> String {
+    pub(super) fn end(&mut self) -> String {
         if self.line.is_empty() {
             return String::new();
         }

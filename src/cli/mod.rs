@@ -3,6 +3,7 @@
 mod adopt;
 mod boxes;
 mod completions;
+mod console;
 mod copy;
 mod destroy;
 mod dial;
@@ -14,6 +15,7 @@ mod halt;
 mod hosts;
 mod init;
 mod inventory;
+mod job;
 mod kernel;
 mod link;
 mod list;
@@ -32,6 +34,7 @@ mod ssh;
 mod ssh_config;
 mod status;
 mod sync;
+mod through;
 mod top;
 mod trust;
 mod trust_ca;
@@ -113,10 +116,14 @@ enum Command {
     Ssh(ssh::SshArgs),
     /// Run a command in a machine; its arguments are passed on unchanged
     Exec(exec::ExecArgs),
+    /// Show, wait for and stop jobs: commands of `exec --detach`
+    Job(job::JobArgs),
     /// Copy files between the host and a machine
     Copy(copy::CopyArgs),
     /// Show a machine's console
     Logs(logs::LogsArgs),
+    /// Type at a machine's serial console
+    Console(console::ConsoleArgs),
     /// Print OpenSSH configuration for machines
     SshConfig(ssh_config::SshConfigArgs),
     /// Print an Ansible inventory of the project
@@ -153,6 +160,9 @@ enum Command {
     /// Connect OpenSSH to a machine
     #[command(hide = true)]
     Dial(dial::DialArgs),
+    /// Run a command in a machine for a program that speaks to it
+    #[command(hide = true)]
+    Through(through::ThroughArgs),
 }
 
 /// The whole command line. `stead --help` shows the global options; the short help of a command
@@ -307,8 +317,8 @@ fn start(json: &Cell<bool>) -> ExitCode {
 /// something.
 fn start_log(cli: &Cli) -> Result<(), Failure> {
     let command = &cli.command;
-    // OpenSSH shows the output of `stead dial` as its own.
-    if matches!(command, Command::Dial(_)) {
+    // OpenSSH and rsync show the output of these as their own.
+    if matches!(command, Command::Dial(_) | Command::Through(_)) {
         return Ok(());
     }
     let shown = log_levels(&cli.global)?;
@@ -398,8 +408,10 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::Sync(args) => sync::run(invocation, args),
         Command::Ssh(args) => ssh::run(invocation, args),
         Command::Exec(args) => exec::run(invocation, args),
+        Command::Job(args) => job::run(invocation, args),
         Command::Copy(args) => copy::run(invocation, args),
         Command::Logs(args) => logs::run(invocation, args),
+        Command::Console(args) => console::run(invocation, args),
         Command::SshConfig(args) => ssh_config::run(invocation, args),
         Command::Inventory(args) => inventory::run(invocation, args),
         Command::Port(args) => port::run(invocation, args),
@@ -417,6 +429,7 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(invocation, args),
         Command::Completions(args) => completions::run(args),
         Command::Dial(args) => dial::run(args, invocation),
+        Command::Through(args) => through::run(args),
     }
 }
 

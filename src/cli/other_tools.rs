@@ -61,7 +61,7 @@ fn first_word<'a>(stead: &clap::Command, words: &'a [String]) -> Option<&'a str>
 
 /// Returns what to use instead of a command. `above` is the first word of the command line.
 fn command(stead: &clap::Command, word: &str, above: &str) -> Option<String> {
-    let own = if matches!(above, "box" | "kernel") && above != word {
+    let own = if matches!(above, "box" | "kernel" | "job") && above != word {
         group(word, above)?
     } else {
         let lower = word.to_lowercase();
@@ -84,7 +84,7 @@ fn command(stead: &clap::Command, word: &str, above: &str) -> Option<String> {
     Some(own.to_string())
 }
 
-/// Commands of `box` and `kernel`.
+/// Commands of `box`, `kernel` and `job`.
 fn group(word: &str, above: &str) -> Option<&'static str> {
     Some(match (above, word.to_lowercase().as_str()) {
         ("box", "ls" | "ps" | "images") => "`stead box list` lists the boxes of this computer",
@@ -100,6 +100,17 @@ fn group(word: &str, above: &str) -> Option<&'static str> {
         }
         ("kernel", "ls") => "`stead kernel list` lists the kernels of this computer",
         ("kernel", "rm" | "delete") => "`stead kernel remove NAME` removes a kernel",
+        ("job", "ls" | "ps") => "`stead job list` lists the jobs of a machine",
+        ("job", "rm" | "delete" | "prune") => {
+            "`stead job remove JOB` removes a job that has ended; a guest keeps the last 20 of them"
+        }
+        ("job", "kill" | "cancel" | "terminate") => "`stead job stop JOB` ends a job",
+        ("job", "attach" | "tail" | "output") => {
+            "`stead job logs JOB --follow` shows what a job prints"
+        }
+        ("job", "start" | "run" | "create" | "add") => {
+            "`stead exec --detach -- COMMAND` starts a job"
+        }
         _ => return None,
     })
 }
@@ -122,9 +133,10 @@ fn alone(word: &str) -> Option<&'static str> {
             "`stead destroy` removes machines and their disks"
         }
         "kill" => "`stead halt --force` switches machines off",
-        "shell" | "console" | "attach" | "connect" | "login" => {
-            "`stead ssh` opens a shell in a machine; `stead logs` prints its console"
+        "shell" | "attach" | "connect" | "login" => {
+            "`stead ssh` opens a shell in a machine; `stead console` types at its serial console"
         }
+        "jobs" => "`stead job list` lists the jobs of a machine",
         "cp" | "scp" => "`stead copy` copies files to and from machines",
         "rsync" => "`stead sync` copies the synced folders",
         "rsync-auto" | "watch" => "`stead sync --watch` keeps copying changes",

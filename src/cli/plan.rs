@@ -50,7 +50,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
         selection: &selection,
         asked: false,
     };
-    let survey = session.connection.survey()?;
+    let survey = session.survey()?;
     let targets = session.targets(&survey, machines, args.destroy.then_some(leftovers))?;
     let pairs: Vec<_> = targets
         .iter()

@@ -10,7 +10,9 @@ use crate::{
     host::ports::Protocol,
     machinefile::Forward,
     report::{Table, clean::words, say},
-    session::{Detail, Session, invocation::Invocation, leftover::Leftovers},
+    session::{
+        Detail, Session, hosts::useless_forwards, invocation::Invocation, leftover::Leftovers,
+    },
 };
 
 use super::{
@@ -83,7 +85,7 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
     let mut rows: Vec<Row> = Vec::new();
     let survey = session.connection.survey()?;
     let guests = session.guest_ports(&survey)?;
-    let mut unreachable = Vec::new();
+    let (mut unreachable, mut useless) = (Vec::new(), Vec::new());
     for target in session.targets(&survey, machines, Some(leftovers))? {
         let Some(observed) = &target.existing.observed else {
             continue;
@@ -100,7 +102,12 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
         for forward in &observed.record.spec.forwards {
             row(false, forward);
         }
-        for port in guests.get(name).map_or(&[][..], |it| &it.ports) {
+        let Some(ports) = guests.get(name) else {
+            continue;
+        };
+        let lines = useless_forwards(&observed.record.spec.forwards, ports);
+        useless.extend(lines.into_iter().map(|line| format!("{name}: {line}")));
+        for port in &ports.ports {
             for address in &port.addresses {
                 let own = Forward {
                     address: *address,
@@ -139,13 +146,14 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
         say(invocation.style, "no machine has been made yet");
     } else {
         let mut text = output::fitted(&table);
-        for (n, it) in unreachable.iter().enumerate() {
-            let gap = if n == 0 { "\n" } else { "" };
+        let missing = unreachable.iter().map(|it| {
             let said = words(&it.reason);
-            text.push_str(&format!(
-                "{gap}{}: port {} is not on this computer: {said}\n",
-                it.machine, it.guest
-            ));
+            let Unreachable { machine, guest, .. } = it;
+            format!("{machine}: port {guest} is not on this computer: {said}")
+        });
+        for (n, line) in missing.chain(useless).enumerate() {
+            let gap = if n == 0 { "\n" } else { "" };
+            text.push_str(&format!("{gap}{line}\n"));
         }
         output::data(&text)?;
     }

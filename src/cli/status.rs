@@ -189,6 +189,7 @@ pub(super) fn state(observed: Option<&Observed>) -> &'static str {
         (_, Power::Off) => "off",
         (_, Power::Paused) => "paused",
         (_, Power::Stopping) => "stopping",
+        (_, Power::Running) if observed.condition.rebooting => "rebooting",
         (_, Power::Running) if observed.is_ready() => "ready",
         (_, Power::Running) if observed.provisioning().is_some() => "provisioning",
         (_, Power::Running) if observed.has_booted() => "booted",
@@ -212,7 +213,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         asked: selection.is_all(),
     };
     let machines = session.select(&selection, false)?;
-    let survey = session.connection.survey()?;
+    let survey = session.survey()?;
     let targets = session.targets(&survey, machines, Some(leftovers))?;
     let pairs: Vec<_> = targets
         .iter()
@@ -462,7 +463,10 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         notes.extend(drift_lines(plan));
         if let Some(observed) = observed {
             notes.extend(cut_off(observed, &session.files(&target.wanted.identity)));
-            notes.extend(session.cards_cut_off(observed));
+            // Before that, QEMU may not have made its sockets yet.
+            if observed.has_booted() {
+                notes.extend(session.cards_cut_off(observed));
+            }
             notes.extend(target.share_notes.iter().cloned());
             let has_provisioners =
                 (plan.steps.iter()).any(|step| matches!(step, Step::Provision { .. }));

@@ -25,11 +25,12 @@ use crate::{
         invocation::Invocation,
         locate::start_folder,
         operation::{Operation, until_interrupted},
+        reach::{wait_for_answer, while_answering},
         target::Target,
         watch::in_foreground,
     },
     sync::{
-        BackOptions, fetch_back, list_changes,
+        BackOptions, SyncError, fetch_back, list_changes,
         watch::{Watched, WatcherFiles},
     },
 };
@@ -79,8 +80,7 @@ pub(super) fn run(invocation: &Invocation, args: SyncArgs) -> Result<ExitCode, F
         if !machine.syncs.is_empty() {
             need_up(target)?;
         }
-        // OpenSSH's files may have been removed, or the port may have changed.
-        operation.session.reachable_files(target)?;
+        answers(&operation, target)?;
         plans.push(MachinePlan {
             machine: machine.name.clone(),
             after: Vec::new(),
@@ -154,6 +154,34 @@ fn watch(
     in_foreground(invocation, &watched)
 }
 
+/// Waits until a machine that still boots answers.
+fn answers(operation: &Operation, target: &Target) -> Result<(), Failure> {
+    let session = &operation.session;
+    // OpenSSH's files may have been removed, or the port may have changed.
+    session.reachable_files(target)?;
+    match &target.existing.observed {
+        Some(observed)
+            if observed.is_up()
+                && !observed.has_booted()
+                && !target.wanted.machine.syncs.is_empty() =>
+        {
+            wait_for_answer(session, observed, &remote(operation, target))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Does `work` in a machine, as long as it runs.
+async fn in_guest<T>(
+    operation: &Operation,
+    target: &Target,
+    work: impl Future<Output = Result<T, SyncError>>,
+) -> Result<T, Failure> {
+    let name = target.wanted.machine.name.as_str();
+    let machine = target.existing.observed.as_ref().map(|it| (it, name));
+    while_answering(&operation.session, machine.as_slice(), work).await
+}
+
 fn remote(operation: &Operation, target: &Target) -> Remote {
     Remote {
         machine: target.wanted.machine.name.clone(),
@@ -203,7 +231,10 @@ fn dry_run(invocation: &Invocation, operation: &Operation) -> Result<ExitCode, F
             if !folder.kind.is_one_way() {
                 continue;
             }
-            let ended = until_interrupted("`stead sync`", list_changes(folder, &remote))?;
+            let ended = until_interrupted(
+                "`stead sync`",
+                in_guest(operation, target, list_changes(folder, &remote)),
+            )?;
             all.push(Listed {
                 machine: &target.wanted.machine.name,
                 from: &folder.from,
@@ -308,7 +339,7 @@ fn back(
         }
     };
     need_up(target)?;
-    operation.session.reachable_files(target)?;
+    answers(operation, target)?;
     let remote = remote(operation, target);
     let scratch = operation.session.data.downloads();
     let mut host_runs = host_files(&operation.session.project);
@@ -320,7 +351,11 @@ fn back(
     };
     let back = until_interrupted(
         "`stead sync --back`",
-        fetch_back(folder, &remote, inner, &scratch, options),
+        in_guest(
+            operation,
+            target,
+            fetch_back(folder, &remote, inner, &scratch, options),
+        ),
     )?;
     if invocation.style.json {
         let skipped: Vec<_> = (back.skipped.iter())

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, process::ExitCode, rc::Rc};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::{
     failure::Failure,
@@ -13,7 +13,7 @@ use crate::{
     sync::watch::{WatchReporter, Watched, run_in_background, watch},
 };
 
-use super::{Global, render::render};
+use super::{Global, render::render, through};
 
 /// Sends edits of the host to machines; `stead sync --watch` and `stead up` start it
 ///
@@ -30,6 +30,15 @@ struct WatchCommand {
     quiet: bool,
     #[arg(long)]
     verbose: bool,
+    #[command(subcommand)]
+    in_place_of_ssh: Option<InPlaceOfSsh>,
+}
+
+/// rsync gets the path of the program that runs it, whether that is stead or this.
+#[derive(Subcommand)]
+enum InPlaceOfSsh {
+    #[command(hide = true)]
+    Through(through::ThroughArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -48,7 +57,11 @@ pub fn main() -> ExitCode {
         color: ColorChoice::Auto,
     }
     .invocation();
-    match run(&invocation, command.background) {
+    let ended = match command.in_place_of_ssh {
+        Some(InPlaceOfSsh::Through(args)) => through::run(args),
+        None => run(&invocation, command.background),
+    };
+    match ended {
         Ok(code) => code,
         Err(failure) => render(&failure, invocation.style),
     }

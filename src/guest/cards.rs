@@ -38,8 +38,7 @@ fn command(cards: &[NetworkCard], bridges: &[BridgeCard], way: &str, domain: &st
     command
 }
 
-/// Returns the cards that have no address, and why, from the command's output. Other lines, which a login may print,
-/// are ignored.
+/// Returns the cards that have no address, and why, from the command's output. Other lines are ignored.
 pub fn cards_without_address<'a>(
     cards: &'a [NetworkCard],
     output: &str,

@@ -26,7 +26,7 @@ pub struct CertificateAnswer {
     pub notes: Vec<String>,
 }
 
-/// Reads the command's output. Other lines, which a login may print, are ignored.
+/// Reads the command's output. Other lines are ignored.
 pub fn certificate_answer(output: &str) -> CertificateAnswer {
     let lines = || output.lines().map(str::trim_end);
     CertificateAnswer {

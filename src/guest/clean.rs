@@ -26,13 +26,7 @@ pub fn clean_command(
         shell_quote(kernel.unwrap_or_default()),
         shell_quote(let_in.unwrap_or_default())
     );
-    // The login user's own shell may be anything.
-    format!(
-        "exec sh -c {}",
-        shell_quote(&format!(
-            "script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {shell}; exec {shell}"
-        ))
-    )
+    format!("script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {shell}; exec {shell}")
 }
 
 #[cfg(test)]
@@ -47,12 +41,10 @@ mod tests {
             Some("6.1"),
             Some("ssh-rsa AAAAB3"),
         );
-        let words = r#"sh -c "$script" stead-clean dev AAAA/+= 6.1 '\''ssh-rsa AAAAB3'\''"#;
+        let words = r#"sh -c "$script" stead-clean dev AAAA/+= 6.1 'ssh-rsa AAAAB3'"#;
         assert_eq!(
             command,
-            format!(
-                "exec sh -c 'script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {words}; exec {words}'"
-            )
+            format!("script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {words}; exec {words}")
         );
     }
 }

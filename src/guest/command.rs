@@ -10,15 +10,15 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout},
 };
 
-use crate::host::process::Start;
+use crate::host::process::{Start, shown_script};
 
-use super::{error::GuestError, files::MachineFiles, ssh};
-
-/// OpenSSH's own exit code when it could not connect or lost the connection (ssh(1)).
-pub const SSH_FAILED: i32 = 255;
-
-/// How long to wait for trailing output after a command has ended.
-const LINGER: std::time::Duration = std::time::Duration::from_millis(300);
+use super::{
+    connection::{Opened, open},
+    error::GuestError,
+    files::MachineFiles,
+    output::{LINGER, Output},
+    ssh,
+};
 
 /// A longer line from a guest is passed on in pieces of this size, in bytes.
 const LONGEST_LINE: usize = 1 << 20;
@@ -33,68 +33,70 @@ pub struct Remote {
     pub files: MachineFiles,
 }
 
-/// The output of a command in the guest.
-#[derive(Debug)]
-pub struct Output {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Output {
-    /// Returns the last 5 lines of stderr, or of stdout if stderr is empty.
-    pub fn last_words(&self) -> String {
-        let text = if self.stderr.trim().is_empty() {
-            &self.stdout
-        } else {
-            &self.stderr
-        };
-        let lines: Vec<&str> = text.trim().lines().collect();
-        lines[lines.len().saturating_sub(5)..].join("\n")
-    }
-}
-
 impl Remote {
     /// Returns `ssh` with this machine's configuration, to which the caller adds the rest.
     pub fn ssh(&self) -> std::process::Command {
         ssh::ssh_by(&self.files.ssh_config())
     }
 
-    fn spawn(&self, script: &str, stdin: Stdio) -> Result<Child, GuestError> {
-        self.spawn_with(&[], script, stdin, 0)
+    /// Starts a script, which the log has unless it is private.
+    async fn open(&self, options: &[&str], script: &str) -> Result<Opened, GuestError> {
+        tracing::debug!("in {}: {}", self.machine, shown_script(script));
+        open(self, options, script).await
     }
 
-    fn spawn_with(
-        &self,
-        options: &[&str],
-        script: &str,
-        stdin: Stdio,
-        private: usize,
-    ) -> Result<Child, GuestError> {
-        let mut ssh = self.ssh();
-        ssh.args(["-T", "-o", "BatchMode=yes"]).args(options);
-        ssh.args(["--", &self.machine, script]);
-        ssh::start(ssh, stdin, private)
-    }
-
-    /// Runs a shell command line as the login user and collects its output.
+    /// Runs a script for `sh` as the login user and collects its output. Where the login fails, the status is ssh's or
+    /// the login shell's.
     ///
     /// # Errors
     /// If ssh cannot be run, or the output is larger than 8 MiB, which no command of stead's prints.
     pub async fn run(&self, script: &str) -> Result<Output, GuestError> {
-        let child = self.spawn(script, Stdio::null())?;
-        gather(&self.machine, child, async {}).await
+        match self.open(&[], script).await? {
+            Opened::Runs(child, _) => self.collect(child).await,
+            Opened::Not(output) => Ok(output),
+        }
     }
 
-    /// Starts a shell command line as the login user, with pipes for its three streams.
-    pub fn start(&self, script: &str) -> Result<Child, GuestError> {
-        self.spawn(script, Stdio::piped())
+    /// Returns what a login prints, which programs that speak over ssh take for the guest's answer.
+    ///
+    /// # Errors
+    /// If ssh cannot be run.
+    pub async fn greeting(&self) -> Result<String, GuestError> {
+        match self.open(&[], "true").await? {
+            Opened::Runs(mut child, printed) => {
+                drop(child.stdin.take());
+                child.wait().await.map_err(GuestError::ssh)?;
+                Ok(printed)
+            }
+            Opened::Not(_) => Ok(String::new()),
+        }
+    }
+
+    /// Starts a script as the login user, with pipes for its three streams. If the login fails, this returns its output.
+    pub async fn start(&self, script: &str) -> Result<Result<Child, Output>, GuestError> {
+        Ok(self.open(&[], script).await?.into_result())
     }
 
     /// Like [`Self::start`], but gives up a connection that is not there after a minute. The machine was reached before,
     /// so one that does not answer for that long never will. `stead dial` waits for the banner; this is for what follows.
-    pub fn start_bounded(&self, script: &str) -> Result<Child, GuestError> {
-        self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped(), 0)
+    pub async fn start_bounded(&self, script: &str) -> Result<Result<Child, Output>, GuestError> {
+        let options = ["-o", "ConnectTimeout=60"];
+        Ok(self.open(&options, script).await?.into_result())
+    }
+
+    /// Like [`Self::start`], for a script with a command that the user typed, which stays out of the log: it may have a
+    /// password in it.
+    pub async fn start_typed(&self, script: &str) -> Result<Result<Child, Output>, GuestError> {
+        Ok(open(self, &[], script).await?.into_result())
+    }
+
+    /// Collects the output of a script that was started and gets no input.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn collect(&self, mut child: Child) -> Result<Output, GuestError> {
+        drop(child.stdin.take());
+        gather(&self.machine, child, async {}).await
     }
 
     /// Opens the ControlMaster if none runs, by a command that does nothing.
@@ -102,33 +104,34 @@ impl Remote {
         self.run("true").await
     }
 
-    /// Runs a shell command line that the user typed, without input. It stays out of the log: it may have a password in it.
-    /// `each` is as for [`Self::stream`].
+    /// Runs a script with a command that the user typed, without input. It stays out of the log. `each` is as for
+    /// [`Self::stream`].
     pub async fn stream_typed(
         &self,
         script: &str,
         each: &mut (dyn FnMut(bool, &str) + Send),
     ) -> Result<ExitStatus, GuestError> {
-        let child = self.spawn_with(&[], script, Stdio::null(), 1)?;
-        exchange(child, async {}, each).await
+        match self.start_typed(script).await? {
+            Ok(mut child) => {
+                drop(child.stdin.take());
+                exchange(child, async {}, each).await
+            }
+            Err(output) => Ok(output.pass_on(each)),
+        }
     }
 
-    /// Runs a shell command line as the login user, with `stdin` as its standard input. `each` gets each
-    /// line of its output (whether it is from stderr, and the line without its end).
+    /// Runs a script as the login user, with `stdin` as its standard input. `each` gets each line of its output (whether
+    /// it is from stderr, and the line without its end).
     pub async fn stream(
         &self,
         script: &str,
         stdin: Option<&[u8]>,
         each: &mut (dyn FnMut(bool, &str) + Send),
     ) -> Result<ExitStatus, GuestError> {
-        let mut child = self.spawn(
-            script,
-            if stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            },
-        )?;
+        let mut child = match self.start(script).await? {
+            Ok(child) => child,
+            Err(output) => return Ok(output.pass_on(each)),
+        };
         let feed = {
             let pipe = child.stdin.take();
             let bytes = stdin.unwrap_or_default();
@@ -153,7 +156,15 @@ impl Remote {
         stdin: &[u8],
         each: &mut (dyn FnMut(bool, &str) -> bool + Send),
     ) -> Result<Option<ExitStatus>, GuestError> {
-        let mut child = self.start_bounded(script)?;
+        let mut child = match self.start_bounded(script).await? {
+            Ok(child) => child,
+            Err(output) => {
+                let mut rest = |is_error: bool, line: &str| {
+                    each(is_error, line);
+                };
+                return Ok(Some(output.pass_on(&mut rest)));
+            }
+        };
         let mut pipe = child.stdin.take();
         let mut out = child.stdout.take().map(lines_of);
         let mut err = child.stderr.take().map(lines_of);
@@ -214,7 +225,10 @@ impl Remote {
 
     /// Like [`Self::run`], with `input` as the command's standard input, which the log does not show.
     pub async fn run_with(&self, script: &str, input: &[u8]) -> Result<Output, GuestError> {
-        let mut child = self.start(script)?;
+        let mut child = match self.start(script).await? {
+            Ok(child) => child,
+            Err(output) => return Ok(output),
+        };
         let pipe = child.stdin.take();
         let feed = async {
             if let Some(mut pipe) = pipe {
@@ -226,7 +240,7 @@ impl Remote {
         gather(&self.machine, child, feed).await
     }
 
-    /// Runs a shell command line as the login user, with a file as its standard input; `sent` gets the
+    /// Runs a script as the login user, with a file as its standard input; `sent` gets the
     /// number of bytes sent so far.
     pub async fn send(
         &self,
@@ -237,7 +251,10 @@ impl Remote {
         let mut from = tokio::fs::File::open(file)
             .await
             .map_err(GuestError::file("read", file))?;
-        let mut child = self.spawn(script, Stdio::piped())?;
+        let mut child = match self.start(script).await? {
+            Ok(child) => child,
+            Err(output) => return Ok(output),
+        };
         let pipe = child.stdin.take();
         let feed = async {
             let Some(mut pipe) = pipe else { return Ok(()) };
@@ -260,18 +277,19 @@ impl Remote {
         Ok(output)
     }
 
-    /// Ends the ControlMaster, if one runs.
+    /// Ends the ControlMasters that run.
     pub fn disconnect(&self) {
-        if !self.files.control_socket().exists() {
-            return;
+        for socket in self.files.control_sockets() {
+            let mut ssh = self.ssh();
+            ssh.arg("-S")
+                .arg(socket)
+                .args(["-O", "exit", &self.machine])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            // An error means that it has just ended by itself.
+            let _ = ssh.start().and_then(|mut child| child.wait());
         }
-        let mut ssh = self.ssh();
-        ssh.args(["-O", "exit", &self.machine])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // An error means that it has just ended by itself.
-        let _ = ssh.start().and_then(|mut child| child.wait());
     }
 
     pub fn ssh_config(&self) -> std::path::PathBuf {

@@ -69,6 +69,35 @@ pub fn hopeless(lines: &[String]) -> Option<String> {
         .cloned()
 }
 
+/// Returns the log's length, in bytes; 0 if there is none.
+pub fn console_length(log: &Path) -> u64 {
+    std::fs::metadata(log).map_or(0, |found| found.len())
+}
+
+/// Whether the guest has begun to boot after the log was `length` bytes long, and has not come to a login prompt since.
+/// Its kernel says so on the console, unless its command line sends that elsewhere.
+pub fn boots_since(log: &Path, length: u64) -> bool {
+    const SIGNS: [&str; 3] = [
+        "reboot: Restarting system",
+        "Starting new kernel",
+        "Linux version ",
+    ];
+    let now = console_length(log);
+    if now == length {
+        return false;
+    }
+    // A log that is shorter has begun anew, with virtlogd's next file.
+    let new = now.checked_sub(length).unwrap_or(now);
+    let text = end_of(log, new.min(128 * 1024)).unwrap_or_default();
+    let last = SIGNS.iter().filter_map(|sign| text.rfind(sign)).max();
+    last.is_some_and(|at| !text[at..].contains(" login:"))
+}
+
+/// Whether a console that ends with these lines waits for somebody to log in. Messages of the kernel may follow the prompt.
+pub fn shows_prompt(lines: &[String]) -> bool {
+    (lines.iter()).any(|line| line.trim_end().ends_with("login:") && !line.contains("Last login"))
+}
+
 fn end_of(log: &Path, bytes: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
@@ -120,6 +149,42 @@ mod tests {
         );
         std::fs::write(&log, "[    0.1] sda1\n[    0.1] sda1\n").unwrap();
         assert_eq!(tail(&log, 5).len(), 2);
+    }
+
+    #[test]
+    fn a_guest_that_boots_by_itself_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("console.log");
+        let write = |text: &str| {
+            let mut file = File::options().create(true).append(true).open(&log);
+            std::io::Write::write_all(file.as_mut().unwrap(), text.as_bytes()).unwrap();
+        };
+        assert!(!boots_since(&log, 0));
+        write("[    0.000000] Linux version 6.1\r\n\r\nweb login: ");
+        let length = console_length(&log);
+        assert!(!boots_since(&log, length));
+        write("[  900.1] a line\r\n");
+        assert!(!boots_since(&log, length));
+        write("[  901.1] reboot: Restarting system\r\n");
+        assert!(boots_since(&log, length));
+        write("[    0.000000] Linux version 6.1\r\n");
+        assert!(boots_since(&log, length));
+        write("\r\nDebian GNU/Linux 12 web ttyS0\r\n\r\nweb login: ");
+        assert!(!boots_since(&log, length));
+        // virtlogd has begun another file.
+        std::fs::write(&log, "reboot: Restarting system").unwrap();
+        assert!(boots_since(&log, length));
+    }
+
+    #[test]
+    fn a_login_prompt_is_known() {
+        let is = |text: &str| shows_prompt(&text.lines().map(str::to_string).collect::<Vec<_>>());
+        assert!(is("Debian GNU/Linux 12 web ttyS0\n\nweb login: "));
+        assert!(is("web login:\n[   12.3] random: crng init done"));
+        assert!(!is("Last login: Mon Nov 30\nLast login:"));
+        assert!(!is(
+            "Started systemd-logind.service - User Login Management."
+        ));
     }
 
     #[test]

@@ -87,7 +87,9 @@ pub fn no_answer(machine: &str, port: u16, error: &io::Error) -> (String, String
     };
     (
         format!("{machine} cannot be reached: {why}"),
-        format!("`stead logs {machine}` shows its console"),
+        format!(
+            "`stead logs {machine}` shows its console, and `stead console {machine}` types at it"
+        ),
     )
 }
 

@@ -16,6 +16,13 @@ use crate::host::{
 
 use super::{console_log, error::GuestError};
 
+const FOR_OTHERS: &str = "ssh_config.others";
+
+/// Returns the pattern of all machines' configurations for other programs.
+pub fn all_for_others(data: &DataDir) -> PathBuf {
+    data.machines().join("*").join(FOR_OTHERS)
+}
+
 /// The paths of the files in `machines/<uuid>/`.
 #[derive(Clone, Debug)]
 pub struct MachineFiles {
@@ -34,6 +41,14 @@ impl MachineFiles {
             control: socket_folder::of_user().join(&short),
             shares: share_folder().join(short),
         }
+    }
+
+    /// The files of the machine whose folder it is. `None` if it is none.
+    pub fn in_folder(folder: &Path) -> Option<Self> {
+        let uuid = Uuid::try_parse(folder.file_name()?.to_str()?).ok()?;
+        let machines = folder.parent()?;
+        let files = MachineFiles::new(&DataDir::at(machines.parent()?), &uuid);
+        (files.folder == folder).then_some(files)
     }
 
     pub fn folder(&self) -> &Path {
@@ -60,6 +75,10 @@ impl MachineFiles {
     }
     pub fn ssh_config(&self) -> PathBuf {
         self.folder.join("ssh_config")
+    }
+    /// The configuration of OpenSSH for other programs.
+    pub(super) fn for_others(&self) -> PathBuf {
+        self.folder.join(FOR_OTHERS)
     }
     pub fn console_log(&self) -> PathBuf {
         self.folder.join("console.log")
@@ -89,6 +108,34 @@ impl MachineFiles {
     }
     pub fn control_socket(&self) -> &Path {
         &self.control
+    }
+
+    /// The socket of a further ControlMaster, for what is too much for the first one (0).
+    pub fn nth_control_socket(&self, nth: usize) -> PathBuf {
+        match nth {
+            0 => self.control.clone(),
+            _ => self.control.with_extension(nth.to_string()),
+        }
+    }
+
+    /// The sockets of all ControlMasters that run.
+    pub fn control_sockets(&self) -> Vec<PathBuf> {
+        let name = self.control.file_name().unwrap_or_default();
+        let is_one = |path: &Path| {
+            let further = path.extension().map(|it| it.to_string_lossy());
+            path.file_stem() == Some(name)
+                && further.is_none_or(|it| it.chars().all(|c| c.is_ascii_digit()))
+        };
+        let entries = self.control.parent().map(fs::read_dir);
+        (entries.into_iter().flatten().flatten().flatten())
+            .map(|entry| entry.path())
+            .filter(|path| is_one(path))
+            .collect()
+    }
+
+    /// The file that a process locks while it logs in.
+    pub(super) fn login_turn(&self) -> PathBuf {
+        self.control.with_extension("login")
     }
 
     /// The socket of the guest's agent, if libvirt's own path for it would be too long.
@@ -203,9 +250,12 @@ impl MachineFiles {
         fs::read_to_string(path).map_err(GuestError::file("read", path))
     }
 
-    /// Removes the folder and the control socket, if they exist.
+    /// Removes the folder and the control sockets, if they exist.
     pub fn remove(&self) -> Result<(), GuestError> {
-        let _ = fs::remove_file(&self.control);
+        for socket in self.control_sockets() {
+            let _ = fs::remove_file(socket);
+        }
+        let _ = fs::remove_file(self.login_turn());
         self.remove_shares();
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

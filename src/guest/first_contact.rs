@@ -8,9 +8,11 @@ use tokio::io::AsyncWriteExt;
 use crate::host::{process::own_program, shell::shell_quote};
 
 use super::{
-    command::{Output, gather},
+    command::gather,
     error::GuestError,
     files::{MachineFiles, write_atomically},
+    login::{Begun, LOGIN, Opening, begin},
+    output::Output,
     seed::SeedContent,
     ssh::{ssh, start},
 };
@@ -70,8 +72,17 @@ pub async fn first_contact(
         write_atomically(&file, key.as_bytes(), 0o600)?;
         ssh.arg("-i").arg(file);
     }
-    ssh.args(["127.0.0.1", "sudo -n sh -s"]);
-    let mut child = start(ssh, Stdio::piped(), 0)?;
+    ssh.args(["127.0.0.1", LOGIN]);
+    let mut child = start(ssh, Stdio::piped())?;
+    let opening = Opening::new("exec sudo -n sh -s")?;
+    // Nobody tells when it is connected, and the caller has a time-out.
+    let begun = begin(machine, &mut child, &opening, || false).await;
+    if !matches!(begun, Ok(Begun::Runs { .. })) {
+        let _ = std::fs::remove_file(&known_hosts);
+    }
+    if let Begun::Not(output) = begun? {
+        return Ok(output);
+    }
     let stdin = child.stdin.take();
     let script = script(content);
     let feed = async {

@@ -1,6 +1,6 @@
 //! One SSH connection to a foreign host: it runs scripts, returns their answers, and writes nothing there.
 //!
-//! It is the user's own ssh, with their configuration, agent and prompts. On the host, one `sh -s` gets the
+//! It is the user's own ssh, with their configuration, agent and prompts. On the host, one `sh` gets the
 //! scripts one after the other. So an answer can be checked here, and the user asked, before the next script
 //! is sent.
 
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{command::SSH_FAILED, error::GuestError, ssh::ssh};
+use super::{error::GuestError, login::LOGIN, output::SSH_FAILED, ssh::ssh};
 use crate::host::{process::Start, shell::shell_quote};
 
 /// How many bytes of stderr are kept, from its end.
@@ -64,7 +64,7 @@ impl HostSession {
         let mut child = ssh()
             .args(options)
             .args(OPTIONS)
-            .args(["--", host, "sh -s"])
+            .args(["--", host, LOGIN])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -21,13 +21,7 @@ pub fn install_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
         "sh -c \"$script\" install-kernel {} </dev/null",
         words.join(" ")
     );
-    // The login user's own shell may be anything.
-    format!(
-        "exec sh -c {}",
-        shell_quote(&format!(
-            "script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {shell}; exec {shell}"
-        ))
-    )
+    format!("script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {shell}; exec {shell}")
 }
 
 /// Returns the command that stores a package from standard input, if its checksum is right.
@@ -37,12 +31,7 @@ pub fn receive_command(sha256: &str, family: &str) -> String {
         "set -e; umask 022; mkdir -p {FOLDER}; cat >{file}.part; \
          echo '{sha256}  {file}.part' | sha256sum -c - >/dev/null; mv -f {file}.part {file}"
     ));
-    format!(
-        "exec sh -c {}",
-        shell_quote(&format!(
-            "[ \"$(id -u)\" = 0 ] || exec sudo -n sh -c {shell}; exec sh -c {shell}"
-        ))
-    )
+    format!("[ \"$(id -u)\" = 0 ] || exec sudo -n sh -c {shell}; exec sh -c {shell}")
 }
 
 /// How the guest installs packages.
@@ -85,7 +74,7 @@ pub struct BootSetup {
     pub state: Option<String>,
 }
 
-/// Parses the script's output. Other lines, which a login may print, are ignored.
+/// Parses the script's output. Other lines are ignored.
 pub fn parse_boot_setup(output: &str) -> BootSetup {
     let mut setup = BootSetup::default();
     let text = |word: Option<&str>| {

@@ -21,7 +21,7 @@ pub struct Kernels {
     pub installed: BTreeSet<String>,
 }
 
-/// Parses the script's output. Other lines, which a login may print, are ignored.
+/// Parses the script's output. Other lines are ignored.
 pub fn parse_kernels(output: &str) -> Kernels {
     let mut kernels = Kernels::default();
     for line in output.lines() {

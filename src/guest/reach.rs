@@ -1,6 +1,9 @@
 //! Waits for SSH.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -73,6 +76,17 @@ pub async fn wait_for_led<F: Future<Output = ()>>(
         .map_or(WaitResult::TimedOut, |()| WaitResult::Ssh)
 }
 
+/// Whether the SSH server behind 127.0.0.1:`port` sends its banner within `limit`. Blocks until then.
+pub fn answers_within(port: u16, limit: Duration) -> bool {
+    let said = || {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let stream = TcpStream::connect_timeout(&address, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.peek(&mut [0; 4])
+    };
+    said().is_ok_and(|bytes| bytes > 0)
+}
+
 async fn banner(port: u16, awake: impl Future<Output = ()>) {
     let early = async {
         loop {
@@ -117,6 +131,30 @@ mod tests {
     use tokio::{io::AsyncWriteExt, net::TcpListener};
 
     use super::*;
+
+    #[tokio::test]
+    async fn one_look_tells_whether_it_answers() {
+        let limit = Duration::from_millis(200);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let look = move || {
+            tokio::spawn(crate::host::runtime::blocking(move || {
+                answers_within(port, limit)
+            }))
+        };
+        // The connection is not accepted, or closed.
+        assert!(!look().await.unwrap().unwrap());
+        drop(listener.accept().await.unwrap());
+        let looked = look();
+        drop(listener.accept().await.unwrap());
+        assert!(!looked.await.unwrap().unwrap());
+        let looked = look();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+        assert!(looked.await.unwrap().unwrap());
+        drop(listener);
+        assert!(!look().await.unwrap().unwrap());
+    }
 
     /// Behaves like QEMU's user-mode network: at first a connection hangs, then connections are refused, then
     /// sshd is slow.

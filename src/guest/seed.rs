@@ -109,7 +109,7 @@ pub fn outcome_script(kind: SeedKind) -> &'static str {
     }
 }
 
-/// Returns the errors in that command's output; other lines, which a login may print, are ignored
+/// Returns the errors in that command's output; other lines are ignored
 /// (cloudinit.readthedocs.io, "Reported errors").
 pub fn seed_errors(output: &str) -> Vec<String> {
     let json: String = (output.lines())
@@ -118,8 +118,33 @@ pub fn seed_errors(output: &str) -> Vec<String> {
     let result: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
     let errors = result["v1"]["errors"].as_array();
     (errors.into_iter().flatten())
-        .filter_map(|error| error.as_str().map(String::from))
+        .filter_map(|error| error.as_str().map(seed_error))
         .collect()
+}
+
+/// Returns an error of cloud-init's for people. It is the text of a Python tuple, of a module and an exception:
+/// `('locale', ProcessExecutionError("Unexpected error…\\nStderr: …"))`.
+fn seed_error(error: &str) -> String {
+    let parts = || {
+        let inner = error.strip_prefix("('")?.strip_suffix("))")?;
+        let (module, exception) = inner.split_once("', ")?;
+        let (kind, said) = exception.split_once('(')?;
+        let quote = said.chars().next().filter(|it| matches!(it, '"' | '\''));
+        let said = match quote {
+            Some(quote) => said[1..].strip_suffix(quote)?,
+            None => said,
+        };
+        let lines: Vec<&str> = said
+            .split("\\n")
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.ends_with(": -") && *line != "-")
+            .collect();
+        Some(match lines.as_slice() {
+            [] => format!("module {module} failed ({kind})"),
+            lines => format!("module {module} failed: {}", lines.join("; ")),
+        })
+    };
+    parts().unwrap_or_else(|| error.to_string())
 }
 
 /// The names of the credentials, which boxes read: docs/reference/box-format.md documents them.
@@ -372,10 +397,17 @@ mod tests {
         let said = "Welcome!\nstead-seed {\nstead-seed  \"v1\": {\nstead-seed   \"datasource\": \"DataSourceNoCloud\",\n\
             stead-seed   \"errors\": [\nstead-seed    \"('scripts-user', RuntimeError('1 failure'))\"\nstead-seed   ]\n\
             stead-seed  }\nstead-seed }\nstead-kernel running 6.1\n";
+        assert_eq!(seed_errors(said), ["module scripts-user failed: 1 failure"]);
+        let locale = r#"('locale', ProcessExecutionError("Unexpected error while running command.\nCommand: ['locale-gen']\nExit code: 1\nReason: -\nStdout: -\nStderr: locale-gen: not found"))"#;
         assert_eq!(
-            seed_errors(said),
-            ["('scripts-user', RuntimeError('1 failure'))"]
+            seed_error(locale),
+            "module locale failed: Unexpected error while running command.; Command: ['locale-gen']; Exit code: 1; Stderr: locale-gen: not found"
         );
+        assert_eq!(
+            seed_error("('ssh', KeyError())"),
+            "module ssh failed (KeyError)"
+        );
+        assert_eq!(seed_error("what else"), "what else");
         assert!(seed_errors("stead-seed {\"v1\": {\"errors\": []}}\n").is_empty());
         assert!(seed_errors("stead-kernel running 6.1\n").is_empty());
     }

@@ -39,13 +39,13 @@ pub fn scp(config: &Path) -> Command {
 
 /// Starts ssh with pipes for its output. Ctrl-C does not reach it: it goes to stead, which decides. If the child is
 /// dropped, ssh is killed.
-pub(super) fn start(ssh: Command, stdin: Stdio, private: usize) -> Result<Child, GuestError> {
+pub(super) fn start(ssh: Command, stdin: Stdio) -> Result<Child, GuestError> {
     tokio::process::Command::from(ssh)
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
-        .start_in_private(private)
+        .start()
         .map_err(GuestError::ssh)
 }

@@ -15,6 +15,7 @@ use crate::host::shell::shell_quote;
 pub struct SshTarget {
     /// The machine's name, which is its `Host` for ssh.
     pub machine: String,
+    pub project: String,
     /// The domain's name, which is its name in known_hosts, whatever the port.
     pub domain: String,
     pub user: String,
@@ -27,7 +28,8 @@ pub struct SshTarget {
 /// Returns a configuration for OpenSSH (ssh_config(5)) with the hosts `target.machine` and the domain. Host
 /// keys are always checked: the key was made before the machine's first boot.
 pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
-    config_of(&[&target.machine, &target.domain], target, files)
+    let names = [&*target.machine, &target.domain];
+    config_of(&names, target, files) + NOT_FOR_THE_GUEST
 }
 
 /// Runs `stead dial` by this very program, or by the stead in PATH if the program does not exist any more: a
@@ -74,6 +76,36 @@ const NOT_THE_GUESTS: &str = "\x20 AddKeysToAgent no\n\
      \x20 VerifyHostKeyDNS no\n\
      \x20 NoHostAuthenticationForLocalhost no\n";
 
+/// Turns off what a `Host *` of the user's may set to get to other hosts, and that keeps ssh from a guest on this one, or
+/// from running a command there. OpenSSH 8.4 knows all of it.
+///
+/// A connection that is shared has no agent for a later `ssh -A`, and leads no port for a later `ssh -L`, without a word.
+const NOT_FOR_THE_GUEST: &str = "\x20 ControlMaster no\n\
+     \x20 ControlPath none\n\
+     \x20 ProxyCommand none\n\
+     \x20 RemoteCommand none\n\
+     \x20 RequestTTY auto\n\
+     \x20 AddressFamily inet\n\
+     \x20 BindAddress 127.0.0.1\n\
+     \x20 CanonicalizeHostname no\n\
+     \x20 ExitOnForwardFailure no\n\
+     \x20 PKCS11Provider none\n\
+     \x20 PubkeyAuthentication yes\n\
+     \x20 PubkeyAcceptedKeyTypes ssh-ed25519\n\
+     \x20 VisualHostKey no\n";
+
+/// Returns the options of stead's own ssh alone: it shares a connection, and asks no agent, which may not answer, because
+/// the key is a file.
+fn own_options(files: &MachineFiles) -> String {
+    format!(
+        "\x20 ControlMaster auto\n\
+         \x20 ControlPath {}\n\
+         \x20 ControlPersist 600\n\
+         \x20 IdentityAgent none\n",
+        quoted(&files.control_socket().to_string_lossy())
+    )
+}
+
 fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String {
     let path = |path: &Path| quoted(&path.to_string_lossy());
     format!(
@@ -90,9 +122,6 @@ fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String
          \x20 GlobalKnownHostsFile none\n\
          \x20 StrictHostKeyChecking yes\n\
          \x20 UpdateHostKeys no\n\
-         \x20 ControlMaster auto\n\
-         \x20 ControlPath {control}\n\
-         \x20 ControlPersist 600\n\
          \x20 ServerAliveInterval 15\n\
          \x20 ServerAliveCountMax 8\n\
          \x20 LogLevel ERROR\n\
@@ -103,7 +132,6 @@ fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String
         user = target.user,
         key = path(&files.client_key()),
         known_hosts = path(&files.known_hosts()),
-        control = path(files.control_socket()),
     )
 }
 
@@ -112,6 +140,7 @@ impl SshTarget {
     pub fn of(record: &Record, domain: &str, uri: &str) -> Self {
         SshTarget {
             machine: record.machine.clone(),
+            project: record.project.clone(),
             domain: domain.to_string(),
             user: record.login_user.clone(),
             port: record.ssh_port,
@@ -119,7 +148,14 @@ impl SshTarget {
         }
     }
 
-    /// Writes known_hosts and ssh_config of the machine, unless they are up to date.
+    /// Returns the configuration for other programs of the user's. A machine's name alone may be that of another host of
+    /// theirs, or of another project's machine.
+    fn for_others(&self, files: &MachineFiles) -> String {
+        let name = format!("{}.{}", self.machine, self.project);
+        config_of(&[&name, &self.domain], self, files) + NOT_FOR_THE_GUEST
+    }
+
+    /// Writes known_hosts of the machine and its configurations of OpenSSH, unless they are up to date.
     pub fn write(&self, files: &MachineFiles) -> Result<(), GuestError> {
         make_control_folder(files.control_socket())?;
         let key = files.read(&files.host_public_key())?;
@@ -132,16 +168,18 @@ impl SshTarget {
         write_atomically(&files.known_hosts(), known.as_bytes(), 0o600)?;
         // The address is a host name too, for programs that are given address, port and this file.
         let names = [&*self.machine, &*self.domain, ADDRESS];
-        let mut config = config_of(&names, self, files);
+        let mut config = config_of(&names, self, files) + &own_options(files);
         let program =
             own_program().map_err(GuestError::file("find", Path::new("/proc/self/exe")))?;
         config.push_str(&dialled(&program, self));
-        write_atomically(&files.ssh_config(), config.as_bytes(), 0o600)
+        write_atomically(&files.ssh_config(), config.as_bytes(), 0o600)?;
+        let others = self.for_others(files);
+        write_atomically(&files.for_others(), others.as_bytes(), 0o600)
     }
 }
 
 /// Quotes a value for ssh_config(5), percent signs included (they start tokens).
-fn quoted(value: &str) -> String {
+pub fn quoted(value: &str) -> String {
     let escaped = value
         .replace('%', "%%")
         .replace('\\', "\\\\")
@@ -157,6 +195,7 @@ mod tests {
     fn web() -> SshTarget {
         SshTarget {
             machine: "web".into(),
+            project: "shop".into(),
             domain: "stead-shop-web-abc123".into(),
             user: "stead".into(),
             port: 22022,
@@ -190,7 +229,11 @@ mod tests {
              Tunnel yes\n NoHostAuthenticationForLocalhost yes\n VerifyHostKeyDNS yes\n \
              StrictHostKeyChecking no\n UpdateHostKeys yes\n PasswordAuthentication yes\n \
              KbdInteractiveAuthentication yes\n HostbasedAuthentication yes\n \
-             PreferredAuthentications password\n",
+             PreferredAuthentications password\n ProxyJump bastion\n RemoteCommand tmux\n \
+             RequestTTY force\n ControlPath /elsewhere/%C\n AddressFamily inet6\n BindAddress 10.0.0.1\n \
+             CanonicalizeHostname always\n ExitOnForwardFailure yes\n PKCS11Provider /nowhere.so\n \
+             PubkeyAuthentication no\n PubkeyAcceptedAlgorithms ssh-rsa\n VisualHostKey yes\n \
+             IdentityFile /nowhere/other\n ControlMaster auto\n",
             own.display()
         );
         std::fs::write(&all, text).unwrap();
@@ -216,12 +259,48 @@ mod tests {
             "kbdinteractiveauthentication no",
             "hostbasedauthentication no",
             "preferredauthentications publickey",
+            "controlmaster false",
+            "requesttty auto",
+            "addressfamily inet",
+            "bindaddress 127.0.0.1",
+            "canonicalizehostname false",
+            "exitonforwardfailure no",
+            "pubkeyauthentication true",
+            "pubkeyacceptedalgorithms ssh-ed25519",
+            "visualhostkey no",
+            "identitiesonly yes",
         ] {
             assert!(
                 said.lines().any(|it| it == line),
                 "{line} is not in:\n{said}"
             );
         }
+        for word in ["bastion", "tmux", "/elsewhere", "/nowhere.so"] {
+            assert!(!said.contains(word), "{word} is in:\n{said}");
+        }
+        // Others are offered after it.
+        let own_key = format!("identityfile {}", files.client_key().display());
+        let key = said.lines().find(|line| line.starts_with("identityfile"));
+        assert_eq!(key, Some(&*own_key));
+    }
+
+    /// An agent that does not answer would be waited for.
+    #[test]
+    fn steads_own_ssh_asks_no_agent() {
+        let place = tempfile::tempdir().unwrap();
+        let files = MachineFiles::new(&DataDir::at(place.path()), &uuid::Uuid::nil());
+        std::fs::create_dir_all(files.folder()).unwrap();
+        std::fs::write(files.host_public_key(), "ssh-ed25519 AAAA x\n").unwrap();
+        web().write(&files).unwrap();
+        let output = std::process::Command::new("ssh")
+            .args(["-G", "-F"])
+            .arg(files.ssh_config())
+            .arg("web")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("\nidentityagent none\n"), "{said}");
+        assert!(said.contains("\nproxycommand sh -c"), "{said}");
     }
 
     #[test]
@@ -234,6 +313,8 @@ mod tests {
         target.write(&files).unwrap();
         let config = std::fs::read_to_string(files.ssh_config()).unwrap();
         assert!(config.starts_with("Host web stead-shop-web-abc123 127.0.0.1\n"));
+        let others = std::fs::read_to_string(files.for_others()).unwrap();
+        assert!(others.starts_with("Host web.shop stead-shop-web-abc123\n"));
         let program = own_program().unwrap();
         let program = program.to_str().unwrap();
         assert!(config.contains(&format!("' {program} web %p\n")));

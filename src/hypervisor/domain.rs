@@ -316,6 +316,7 @@ impl Domain {
         Ok(Condition {
             pause,
             was_paused: power == Power::Running && self.was_paused()?,
+            rebooting: false,
             saved,
             failed: power == Power::Off && self.has_failed()?,
             transient: power != Power::Off && !self.is_persistent()?,
@@ -527,6 +528,15 @@ impl Domain {
         self.domain
             .shutdown_flags(flags)
             .doing(|| format!("asking domain {} to shut down", self.name))
+    }
+
+    /// Whether the guest's agent has opened its channel.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
+    pub fn has_agent(&self) -> Result<bool, HypervisorError> {
+        let xml = self.live_xml()?;
+        Ok(Layout::parse(&xml).is_ok_and(|live| live.agent))
     }
 
     /// Whether an agent in the guest answers within `timeout`.

@@ -19,6 +19,8 @@ pub enum Lifecycle {
     Stopped {
         crashed: bool,
     },
+    /// The guest was reset while QEMU went on: it reboots.
+    Rebooted,
     /// Its CPUs were stopped.
     Suspended,
     /// The guest's agent has opened its channel, so most of the boot is done.
@@ -31,6 +33,9 @@ pub enum Lifecycle {
 /// so libvirt ignores the result there.
 type Callback =
     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
+
+/// That of the callback for a reboot (virConnectDomainEventGenericCallback).
+type PlainCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
 type Sender = broadcast::Sender<(Uuid, Lifecycle)>;
 
@@ -75,25 +80,31 @@ impl LifecycleEvents {
             callbacks: Vec::new(),
             sender,
         };
+        // SAFETY: libvirt calls back for these events with the signature of `Callback`.
+        let (on_lifecycle, on_agent) = unsafe {
+            (
+                std::mem::transmute::<Callback, PlainCallback>(on_lifecycle),
+                std::mem::transmute::<Callback, PlainCallback>(on_agent),
+            )
+        };
         events.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle)?;
         events.register(sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, on_agent)?;
+        events.register(sys::VIR_DOMAIN_EVENT_ID_REBOOT, on_reboot)?;
         Ok(events)
     }
 
-    fn register(&mut self, event: u32, function: Callback) -> Result<(), HypervisorError> {
+    /// `function` is as libvirt's type has it; it casts it to what the event needs.
+    fn register(&mut self, event: u32, function: PlainCallback) -> Result<(), HypervisorError> {
         tracing::debug!("libvirt: subscribing to domain events");
         let opaque = Box::into_raw(Box::new(self.sender.clone()));
-        // SAFETY: libvirt calls back for these events with the signature of `Callback`, and calls
-        // `free` once for `opaque` when the callback is removed.
+        // SAFETY: the caller gives the function of this event, and libvirt calls `free` once for `opaque` when the
+        // callback is removed.
         let callback = unsafe {
             sys::virConnectDomainEventRegisterAny(
                 self.connection.connect.as_ptr(),
                 std::ptr::null_mut(),
                 event as c_int,
-                Some(std::mem::transmute::<
-                    Callback,
-                    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
-                >(function)),
+                Some(function),
                 opaque.cast(),
                 Some(free),
             )
@@ -164,6 +175,15 @@ unsafe extern "C" fn on_agent(
         unsafe { send(domain, Lifecycle::AgentConnected, opaque) };
     }
     0
+}
+
+unsafe extern "C" fn on_reboot(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    opaque: *mut c_void,
+) {
+    // SAFETY: libvirt passes these arguments.
+    unsafe { send(domain, Lifecycle::Rebooted, opaque) };
 }
 
 /// # Safety

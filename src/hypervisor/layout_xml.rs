@@ -60,6 +60,7 @@ impl Layout {
 
     fn devices(&mut self, xml: &str, devices: Node<'_, '_>) {
         for node in elements(devices) {
+            self.agent |= has_agent(node);
             let disk = (node.tag_name().name() == "disk").then(|| disk(node));
             if let Some(disk) = &disk {
                 self.disks.push(disk.clone());
@@ -251,6 +252,17 @@ fn disk(node: Node<'_, '_>) -> Disk {
     }
 }
 
+const AGENT: &str = "org.qemu.guest_agent.0";
+
+/// Whether this is the channel of the guest's agent, and a program in the guest has opened it. Only the definition of a
+/// running domain says that.
+fn has_agent(device: Node<'_, '_>) -> bool {
+    let target = child(device, "target").filter(|_| device.tag_name().name() == "channel");
+    target.is_some_and(|target| {
+        target.attribute("name") == Some(AGENT) && target.attribute("state") == Some("connected")
+    })
+}
+
 /// Whether stead writes this device, or libvirt adds it by itself. This is not for disks, which are recognised by
 /// their files.
 fn is_own_device(node: Node<'_, '_>) -> bool {
@@ -270,7 +282,7 @@ fn is_own_device(node: Node<'_, '_>) -> bool {
         },
         "serial" => of("target", "port") == "0",
         "console" => of("target", "type") == "serial" && of("target", "port") == "0",
-        "channel" => of("target", "name") == "org.qemu.guest_agent.0",
+        "channel" => of("target", "name") == AGENT,
         "rng" => {
             of("backend", "model") == "random" && {
                 let before = node.prev_siblings().skip(1);

@@ -164,6 +164,7 @@ functions! {
     virDomainLookupByUUID
     virDomainManagedSave
     virDomainManagedSaveGetXMLDesc
+    virDomainOpenConsole
     virDomainPMWakeup
     virDomainPinEmulator
     virDomainPinVcpuFlags
@@ -195,6 +196,13 @@ functions! {
     virStorageVolDelete
     virStorageVolFree
     virStorageVolLookupByName
+    virStreamAbort
+    virStreamEventRemoveCallback
+    virStreamFree
+    virStreamNew
+    virStreamRecv
+    virStreamRef
+    virStreamSend
     virTypedParamsAddULLong
     virTypedParamsFree
     virTypedParamsGetString

@@ -23,7 +23,6 @@ impl Pause {
             sys::VIR_DOMAIN_PAUSED_DUMP => busy("being dumped"),
             sys::VIR_DOMAIN_PAUSED_SNAPSHOT => busy("being put into a snapshot"),
             sys::VIR_DOMAIN_PAUSED_SHUTTING_DOWN => busy("shutting down"),
-            sys::VIR_DOMAIN_PAUSED_STARTING_UP => busy("starting"),
             // It was paused when the snapshot was made.
             sys::VIR_DOMAIN_PAUSED_FROM_SNAPSHOT => Pause::Asked,
             _ => Pause::Unknown,
@@ -41,6 +40,10 @@ impl Domain {
         let pause = match state {
             sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => return Ok((Power::Running, None)),
             sys::VIR_DOMAIN_SHUTDOWN => return Ok((Power::Stopping, None)),
+            // QEMU stands still for a moment while libvirt starts it: that is part of the boot.
+            sys::VIR_DOMAIN_PAUSED if reason == sys::VIR_DOMAIN_PAUSED_STARTING_UP => {
+                return Ok((Power::Running, None));
+            }
             sys::VIR_DOMAIN_PAUSED => Pause::of(reason),
             sys::VIR_DOMAIN_PMSUSPENDED => Pause::Asleep,
             // QEMU still runs here: without QEMU, the state would be "shut off", whatever ended it.

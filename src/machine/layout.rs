@@ -12,6 +12,8 @@ pub struct Layout {
     pub cpus: Option<u32>,
     /// The most memory that the guest may have.
     pub memory: Option<Bytes>,
+    /// Whether the guest's agent has opened its channel.
+    pub agent: bool,
     pub additions: Additions,
 }
 

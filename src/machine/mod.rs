@@ -19,6 +19,6 @@ pub use pause::{DiskError, Pause};
 pub(crate) use record::tests::record as sample_record;
 pub use record::{
     BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned,
-    Provisioning, RECORD_FORMAT, Record, Running, Share, ShareKind, Spec, wired,
+    Provisioning, RECORD_FORMAT, Record, Running, Share, ShareKind, Signs, Spec, wired,
 };
 pub(crate) use record::{Format, MACHINE_URI, PREFIX, RUNNING_URI, from_xml, to_xml};

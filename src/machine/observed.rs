@@ -30,6 +30,9 @@ pub struct Condition {
     pub pause: Option<Pause>,
     /// Whether it runs and was paused or saved since it booted.
     pub was_paused: bool,
+    /// Whether its guest has left the state in which stead had reached it, and does not answer: it reboots by itself, or
+    /// shuts down.
+    pub rebooting: bool,
     /// Whether it is off, with its memory saved on disk (`virsh managedsave`). It continues from there when it is
     /// started.
     pub saved: bool,
@@ -70,11 +73,13 @@ impl Observed {
     /// Whether stead has logged in since it booted.
     pub fn has_booted(&self) -> bool {
         self.power == Power::Running
+            && !self.condition.rebooting
             && (self.running.as_ref()).is_some_and(|mark| mark.kernel.is_some())
     }
 
     pub fn is_ready(&self) -> bool {
         self.power == Power::Running
+            && !self.condition.rebooting
             && self
                 .running
                 .as_ref()

@@ -444,6 +444,18 @@ pub struct Running {
     /// The provisioner that runs, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioning: Option<Provisioning>,
+    /// What was seen of the guest from outside when stead had last reached it; `None` from an older stead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs: Option<Signs>,
+}
+
+/// What is seen of a guest without asking it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signs {
+    /// Whether its agent had opened its channel.
+    pub agent: bool,
+    /// The length of its console's log, in bytes.
+    pub console: u64,
 }
 
 /// A provisioner that runs, unless the stead that started it has ended.

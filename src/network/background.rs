@@ -27,9 +27,9 @@ use crate::{
 };
 
 use super::{
-    Cable, Mac, Unopened, WayIn, Wiring,
+    Cable, GuestPorts, Mac, Probed, Unopened, WayIn, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
-    orders::look,
+    orders::{look, probe},
     serve::{BUSY, READY, Task},
     state::NetworkFiles,
     taps,
@@ -166,6 +166,29 @@ impl Keeper {
         Ok(reply.unopened.remove(&machine).unwrap_or_default())
     }
 
+    /// Asks the guest with this card whether it takes connections at a TCP port; `None` if no process runs.
+    pub fn probe(&self, mac: Mac, port: u16) -> Result<Option<Probed>, NetworkError> {
+        probe(&self.files, mac, port)
+    }
+
+    /// Returns whether the guest with this card has asked for an address; `None` if that is not known.
+    pub fn has_asked(&self, mac: Mac) -> Option<bool> {
+        let reply = look(&self.files).ok().flatten()?;
+        reply.counts.get(&mac).map(|counts| counts.has_asked)
+    }
+
+    /// Returns the ports of a machine that appear on this computer; `None` if none of its ports do.
+    pub fn ports_of(&self, machine: &str) -> Result<Option<GuestPorts>, NetworkError> {
+        let wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let appears = wiring.guests.iter().any(|it| it.machine == machine);
+        drop(wiring);
+        if !appears {
+            return Ok(None);
+        }
+        let ports = look(&self.files)?.and_then(|mut it| it.ports.remove(machine));
+        Ok(Some(ports.unwrap_or_default()))
+    }
+
     /// Starts the process if none runs. Returns whether it did.
     pub fn keep(&self) -> Result<bool, NetworkError> {
         match look(&self.files) {
@@ -296,6 +319,9 @@ fn start(
     };
     let program = Path::new(command.get_program()).shown();
     let mut child = command
+        // glibc raises this by itself (mallopt(3), M_MMAP_THRESHOLD). Buffers of connections would then use their memory
+        // before they are filled, and not give it back.
+        .env("MALLOC_MMAP_THRESHOLD_", "131072")
         // The working folder may be removed or unmounted meanwhile.
         .current_dir("/")
         .stdin(written(&task).map_err(io_error("write what the network is"))?)

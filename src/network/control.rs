@@ -13,8 +13,8 @@ use super::{Counts, GuestPorts, Mac, Refusals, WayIn, Wiring, conditions::ByHand
 /// one. An older process ignores fields that it does not know, so raise it with each field that changes what is meant.
 ///
 /// 4: QEMU listens, and frames are in a stream. 5: a request says its version, and a process does nothing of what another
-/// version asks. 6: ports of the host lead to guests.
-pub(super) const FORMAT: u32 = 6;
+/// version asks. 6: ports of the host lead to guests. 7: guests are asked whether they take connections.
+pub(super) const FORMAT: u32 = 7;
 
 /// The longest line, in bytes.
 pub(super) const LONGEST_LINE: u64 = 8 << 20;
@@ -31,6 +31,8 @@ pub(super) enum Request {
     Lead(WayIn),
     /// This machine has booted.
     Reached(String),
+    /// Ask the guest with this card whether it takes connections at a TCP port.
+    Probe(Mac, u16),
     /// Only answer.
     Look,
     /// Answer with the links too.
@@ -105,6 +107,8 @@ pub struct Reply {
     #[serde(default)]
     pub unopened: BTreeMap<String, Vec<Unopened>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) probed: Option<Probed>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
 }
 
@@ -119,6 +123,16 @@ impl Reply {
             }),
         }
     }
+}
+
+/// What a guest does with connections to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probed {
+    Takes,
+    Refuses,
+    /// It does not answer: it is away, has no address, or drops what comes.
+    Silent,
 }
 
 /// A port that cannot be opened.

@@ -13,6 +13,9 @@ pub struct GuestPort {
     pub port: u16,
     /// Where it is on this computer.
     pub addresses: Vec<Ipv4Addr>,
+    /// Whether it is reached within the guest only: what listens does so on addresses such as 127.0.0.1.
+    #[serde(default)]
+    pub is_local: bool,
     /// Why it is not at one of its addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
@@ -26,6 +29,15 @@ pub struct GuestPorts {
     pub ports: Vec<GuestPort>,
 }
 
+/// A port on which something listens, as the guest says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    /// At which address a program in the guest reaches it.
+    pub reached_at: IpAddr,
+    /// Whether no other address than such as 127.0.0.1 has it.
+    pub is_local: bool,
+}
+
 /// How many ports of a machine appear on the host.
 pub(super) const MOST: usize = 64;
 
@@ -34,28 +46,43 @@ pub(super) const LONGEST: u64 = 1 << 16;
 
 const MARK: &str = "stead-ports";
 
-/// Returns the ports, and for each the address in the guest at which to ask for it; `None` if the line is something
-/// else, such as words that a login prints. Those that are no ports are left out, and so are ports after the first
+/// Returns the ports, and for each how it is reached; `None` if the line is something else, such as words that a login
+/// prints. Those that are no ports are left out, and so are ports after the first
 /// [`MOST`]: a guest can say what it wants.
-pub(super) fn read(line: &str) -> Option<BTreeMap<u16, IpAddr>> {
+pub(super) fn read(line: &str) -> Option<BTreeMap<u16, Listener>> {
     let mut words = line.split_ascii_whitespace();
     if words.next() != Some(MARK) {
         return None;
     }
-    let mut found: BTreeMap<u16, IpAddr> = BTreeMap::new();
+    let mut found: BTreeMap<u16, Listener> = BTreeMap::new();
     for (address, port) in words.filter_map(socket) {
+        let is_local = address.is_loopback();
         let Some(address) = reached_at(address) else {
             continue;
         };
         if found.len() == MOST && !found.contains_key(&port) {
             continue;
         }
-        let known = found.entry(port).or_insert(address);
-        if rank(address) < rank(*known) {
-            *known = address;
+        let known = found.entry(port).or_insert(Listener {
+            reached_at: address,
+            is_local,
+        });
+        known.is_local &= is_local;
+        if rank(address) < rank(known.reached_at) {
+            known.reached_at = address;
         }
     }
     Some(found)
+}
+
+/// Returns the addresses of the guest at which something listens on a port; `None` as with [`read`].
+pub fn listening_at(line: &str, port: u16) -> Option<Vec<IpAddr>> {
+    let mut words = line.split_ascii_whitespace();
+    if words.next() != Some(MARK) {
+        return None;
+    }
+    let found = words.filter_map(socket).filter(|(_, at)| *at == port);
+    Some(found.map(|(address, _)| address).take(MOST).collect())
 }
 
 /// Reads `0100007F:1538`, and the same for IPv6: words of 32 bits, each in the byte order of the guest. Those that run
@@ -118,7 +145,10 @@ mod tests {
         Some(
             found
                 .iter()
-                .map(|(port, at)| format!("{port} {at}"))
+                .map(|(port, at)| {
+                    let local = if at.is_local { " only" } else { "" };
+                    format!("{port} {}{local}", at.reached_at)
+                })
                 .collect(),
         )
     }
@@ -133,9 +163,9 @@ mod tests {
             [
                 "22 ::1",
                 "80 10.77.0.10",
-                "631 ::1",
+                "631 ::1 only",
                 "5432 127.0.0.1",
-                "8080 127.0.0.1",
+                "8080 127.0.0.1 only",
                 "9001 10.77.0.10"
             ]
         );
@@ -148,6 +178,20 @@ mod tests {
         assert_eq!(shown(said).unwrap(), ["5432 ::1"]);
         let both = "stead-ports 00000000000000000000000000000000:1538 00000000:1538";
         assert_eq!(shown(both).unwrap(), ["5432 127.0.0.1"]);
+    }
+
+    #[test]
+    fn where_one_port_is_listened_on() {
+        let said = "stead-ports 0100007F:1538 0A004D0A:1538 00000000:1539 \
+                    0000000000000000FFFF00000100007F:1538 00000000000000000000000000000000:1538";
+        let words = |port| {
+            let at = listening_at(said, port).unwrap();
+            at.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(words(5432), ["127.0.0.1", "10.77.0.10", "127.0.0.1", "::"]);
+        assert_eq!(words(5433), ["0.0.0.0"]);
+        assert_eq!(words(80), [""; 0]);
+        assert_eq!(listening_at("Welcome 00000000:1538", 5432), None);
     }
 
     #[test]

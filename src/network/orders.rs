@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use super::{
-    Mac,
+    Mac, Probed,
     background::{NetworkError, PATIENCE, ask, controls},
     conditions::ByHand,
     control::{FORMAT, Links, Reply, Request},
@@ -17,6 +17,11 @@ const PATIENCE_TO_WRITE: Duration = Duration::from_secs(10);
 /// Asks the process for its counts; `None` if none runs.
 pub fn look(files: &NetworkFiles) -> Result<Option<Reply>, NetworkError> {
     order(files, &Request::Look)
+}
+
+/// Asks the guest with this card whether it takes connections at a TCP port; `None` if no process runs.
+pub fn probe(files: &NetworkFiles, mac: Mac, port: u16) -> Result<Option<Probed>, NetworkError> {
+    Ok(order(files, &Request::Probe(mac, port))?.and_then(|reply| reply.probed))
 }
 
 /// Returns the links of the network, and what its cards have sent and got; `None` if no process runs.

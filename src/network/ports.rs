@@ -34,7 +34,7 @@ use crate::{
 
 use super::{
     Mac, Wiring,
-    listeners::{self, GuestPort, GuestPorts},
+    listeners::{self, GuestPort, GuestPorts, Listener},
     switch::Switch,
     wiring::Guest,
 };
@@ -44,6 +44,14 @@ pub type Ssh = fn(&Path) -> std::process::Command;
 
 /// What says in the guest which ports there are.
 const SCRIPT: &str = include_str!("../../provisioners/guest/stead-ports");
+
+/// By SSH stead logs in, and the host has a port of it already. LLMNR is for neighbours on a link.
+const NOT_FOR_PEOPLE: [u16; 2] = [22, 5355];
+
+/// Whether a port on which a machine listens appears on this computer.
+pub fn is_shown(port: u16) -> bool {
+    !NOT_FOR_PEOPLE.contains(&port)
+}
 
 /// How long ssh may take to open or close a port.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -379,8 +387,7 @@ struct Open<'a> {
 
 /// A port, and what became of it.
 struct Way {
-    /// In the guest.
-    reached_at: IpAddr,
+    listener: Listener,
     at: Vec<Ipv4Addr>,
     missing: Option<(bool, String)>,
 }
@@ -396,6 +403,7 @@ impl Open<'_> {
             .map(|(port, way)| GuestPort {
                 port: *port,
                 addresses: way.at.clone(),
+                is_local: way.listener.is_local,
                 missing: way.missing.as_ref().map(|(_, why)| why.clone()),
             })
             .collect();
@@ -403,34 +411,37 @@ impl Open<'_> {
     }
 
     /// What the guest said last.
-    fn found(&self) -> BTreeMap<u16, IpAddr> {
+    fn found(&self) -> BTreeMap<u16, Listener> {
         (self.ports.iter())
-            .map(|(port, way)| (*port, way.reached_at))
+            .map(|(port, way)| (*port, way.listener))
             .collect()
     }
 
-    async fn become_these(&mut self, mut found: BTreeMap<u16, IpAddr>) {
-        // By SSH stead logs in, and the host has a port of it already. LLMNR is for neighbours on a link.
-        for not_for_people in [22, 5355] {
-            found.remove(&not_for_people);
-        }
+    async fn become_these(&mut self, mut found: BTreeMap<u16, Listener>) {
+        found.retain(|port, _| is_shown(*port));
         let closed: Vec<u16> = (self.ports.iter())
-            .filter(|(port, way)| found.get(port) != Some(&way.reached_at))
+            .filter(|(port, way)| {
+                let now = found.get(port).map(|it| it.reached_at);
+                now != Some(way.listener.reached_at)
+            })
             .map(|(port, _)| *port)
             .collect();
         for port in closed {
             if let Some(way) = self.ports.remove(&port) {
                 for at in way.at {
-                    let _ = self.tell("cancel", at, port, way.reached_at).await;
+                    let to = way.listener.reached_at;
+                    let _ = self.tell("cancel", at, port, to).await;
                 }
             }
         }
-        for (port, reached_at) in found {
+        for (port, listener) in found {
+            let reached_at = listener.reached_at;
             let mut way = self.ports.remove(&port).unwrap_or(Way {
-                reached_at,
+                listener,
                 at: Vec::new(),
                 missing: None,
             });
+            way.listener = listener;
             way.missing = None;
             let guest = &self.login.guest;
             let further = guest

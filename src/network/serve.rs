@@ -37,7 +37,7 @@ use crate::{
 use super::{
     Cable, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
-    inward::WaysIn,
+    inward::{WaysIn, probe::probe},
     outward,
     ports::{Ports, Ssh},
     state::{NetworkFiles, State},
@@ -277,11 +277,16 @@ impl Served {
             let mut line = String::new();
             (&mut read).take(LONGEST_LINE).read_line(&mut line).await?;
             let mut links = None;
+            let mut probed = None;
             let mut recorded = None;
             let done = match Request::read(line.as_bytes()) {
                 Ok(Request::Look) => Ok(()),
                 Ok(Request::Reached(machine)) => {
                     self.ports.reached(&machine);
+                    Ok(())
+                }
+                Ok(Request::Probe(mac, port)) => {
+                    probed = Some(probe(&self.switch, mac, port).await);
                     Ok(())
                 }
                 Ok(Request::Links) => {
@@ -312,6 +317,7 @@ impl Served {
                 ways_out: self.switch.ways_out(),
                 led: self.ways_in.led(),
                 unopened: self.ways_in.unopened(),
+                probed,
                 links,
             };
             let mut line = serde_json::to_vec(&reply)?;

@@ -99,6 +99,8 @@ struct Line {
     from_guest: u64,
     refused: u64,
     dropped: u64,
+    /// Whether the guest has asked for its address.
+    has_asked: bool,
     /// How many questions wait for the host's resolver.
     questions: usize,
     /// Told of the next frame from the guest.
@@ -200,6 +202,7 @@ impl Switch {
     fn plug(&self, mac: Mac, port: Option<Rc<Port>>) {
         if let Some(line) = self.state.borrow_mut().lines.get_mut(&mac) {
             line.outlet.plug(port);
+            line.has_asked = false;
             self.plugged.notify_one();
         }
     }
@@ -364,6 +367,7 @@ impl Switch {
             from_guest: 0,
             refused: 0,
             dropped: 0,
+            has_asked: false,
             questions: 0,
             awaited: None,
             tasks: [receive.abort_handle(), send.abort_handle()],
@@ -402,6 +406,7 @@ impl Switch {
                     lost: line.outlet.lost,
                     dropped: line.dropped,
                     refused: line.refused,
+                    has_asked: line.has_asked,
                 };
                 (*mac, counts)
             })
@@ -543,6 +548,7 @@ impl State {
                     leads_out: card.egress.is_some(),
                 };
                 if dhcp::begins(bytes) {
+                    line.has_asked = true;
                     net.way_out.restart(card.address);
                 }
                 if let Some(answer) = dhcp::answer(bytes, &offer) {

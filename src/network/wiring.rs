@@ -174,6 +174,9 @@ pub struct Counts {
     pub dropped: u64,
     /// Those from the guest that it may not send.
     pub refused: u64,
+    /// Whether the guest has asked for its address, since its QEMU started.
+    #[serde(default)]
+    pub has_asked: bool,
 }
 
 /// The address of a card on the wire, locally administered or QEMU's.

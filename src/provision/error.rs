@@ -38,6 +38,13 @@ pub enum ProvisionError {
         limit: Duration,
         hint: String,
     },
+    #[error(
+        "{what} was not started: an earlier run of a provisioner has not ended in machine {machine}"
+    )]
+    #[diagnostic(help(
+        "`stead exec {machine} -- ps -ef` shows what runs there; `stead restart {machine}` ends it"
+    ))]
+    Busy { what: String, machine: String },
     #[error("{what} cannot run as user {user}: machine {machine} has no such user")]
     #[diagnostic(help(
         "create the user in an earlier provisioner (`useradd`), or correct `user` in the Machinefile"
@@ -136,6 +143,8 @@ pub enum ProvisionError {
     },
 }
 
+const SIGTERM: i32 = nix::libc::SIGTERM;
+
 /// Names the signal that may have ended a command: shells return 128 plus its number (POSIX, "Exit Status for
 /// Commands").
 fn by_signal(code: i32) -> String {
@@ -191,10 +200,13 @@ impl ProvisionError {
 
     /// Whether the reason is only that the connection was lost.
     pub fn is_cut_off(&self) -> bool {
-        matches!(
-            self,
+        match self {
             ProvisionError::ScriptCutOff { .. }
-                | ProvisionError::Ansible(AnsibleError::CutOff { .. })
-        )
+            | ProvisionError::Ansible(AnsibleError::CutOff { .. }) => true,
+            ProvisionError::Copy { source, .. } => source.is_cut_off(),
+            // A guest that goes down ends what runs in it.
+            ProvisionError::Script { code, .. } => *code == 128 + SIGTERM,
+            _ => false,
+        }
     }
 }

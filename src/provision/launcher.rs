@@ -11,46 +11,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
-use crate::{host::shell::shell_quote, machinefile::Shell};
+use crate::{guest::END_SCRIPT, host::shell::shell_quote, machinefile::Shell};
 
 /// How long the processes of a script may take to end after SIGTERM, before they are killed.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
-
-/// Ends a session and everything that was started from it. `$1` is the session's first process. The script
-/// is an argument of `sh`, in single quotes. It reads proc_pid_stat(5): state, parent, group and session
-/// follow the name, which is in parentheses and may contain anything.
-const END: &str = r#"
-pids=" $1 " sids=" $1 "
-look() {
-    more=1
-    while [ -n "$more" ]; do
-        more= alive=
-        for stat in /proc/[0-9]*/stat; do
-            { IFS= read -r line <"$stat"; } 2>/dev/null || continue
-            pid=${stat#/proc/} pid=${pid%/stat}
-            [ "$pid" != "$$" ] || continue
-            set -- ${line##*) }
-            case $pids in
-                *" $pid "*) ;;
-                *)
-                    case $sids in
-                        *" $4 "*) ;;
-                        *) case $pids in *" $2 "*) ;; *) continue ;; esac ;;
-                    esac
-                    pids="$pids$pid " sids="$sids$4 " more=1
-                    ;;
-            esac
-            [ "$1" = Z ] || alive="$alive $pid"
-        done
-    done
-    [ -n "$alive" ]
-}
-look && kill -TERM $alive
-n=0
-while look && [ $n -lt 12 ]; do sleep 0.4; n=$((n + 1)); done
-n=0
-while look && [ $n -lt 20 ]; do kill -KILL $alive; sleep 0.1; n=$((n + 1)); done
-"#;
 
 /// bash sources this before the script (bash(1), "BASH_ENV"). If the script fails, it records where. It
 /// prints nothing and changes no result. ERR catches a command that fails, EXIT an `exit`.
@@ -86,6 +50,32 @@ impl<'a> RunAs<'a> {
         }
     }
 }
+
+/// Waits until launchers of earlier runs have ended: their caller may have been killed, and what they started takes a while
+/// to end. `born` prints when a process has started (proc_pid_stat(5), field 22), which tells it from a later one with its
+/// number. `$d`: this launcher's folder. The function ends with 1 if it takes longer than a minute.
+const AFTER_EARLIER_ONES: &str = r#"born() {
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+    set -- ${stat##*) }
+    echo "${20}"
+}
+after_earlier_ones() {
+    own=$(born $$) || return 0
+    echo "$$ $own" >"$d/launcher"
+    left=600
+    for it in /tmp/stead.*/launcher; do
+        read -r pid when 2>/dev/null <"$it" || continue
+        case $pid$when in *[!0-9]*) continue ;; esac
+        [ "${when:-$own}" -lt "$own" ] || continue
+        while [ -e "$it" ] && [ "$(born "$pid")" = "$when" ]; do
+            [ "$left" != 600 ] || echo "$1 waits" >&2
+            left=$((left - 1))
+            [ "$left" != 0 ] || return 1
+            sleep 0.1
+        done
+    done
+}
+"#;
 
 /// The input of [`launcher`].
 pub(super) struct Launch<'a> {
@@ -162,11 +152,13 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
     // The shell reads the whole function before it runs it, so that nothing else reads the program from
     // standard input. The shell's own message about a killed child is discarded.
     format!(
-        "stead_run() {{\n\
+        "{AFTER_EARLIER_ONES}\
+         stead_run() {{\n\
          umask 077\n\
          d=$(mktemp -d /tmp/stead.XXXXXXXX) || exit 1\n\
          trap '{remove}' EXIT\n\
          mkdir \"$d/in\" && chmod 711 \"$d\" || exit 1\n\
+         after_earlier_ones {word} || {{ echo '{word} busy' >&2; exit 1; }}\n\
          base64 -d >\"$d/in/run\" <<'END_OF_RUN' || exit 1\n{run}\nEND_OF_RUN\n\
          base64 -d >\"$d/in/\"{file} <<'END_OF_SCRIPT' || exit 1\n{script}\nEND_OF_SCRIPT\n\
          {trace}\
@@ -179,7 +171,7 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
          until [ -s \"$d/pid\" ]; do [ -d \"$d\" ] || exit; sleep 0.1; done\n\
          read -r pid <\"$d/pid\"\n\
          if [ \"$(id -u)\" != 0 ] && sudo -n true; then s='sudo -n'; else s=; fi\n\
-         $s sh -c '{END}' sh \"$pid\"\n\
+         $s sh -c '{END_SCRIPT}' sh \"$pid\"\n\
          ) >/dev/null 2>&1 4>&- &\n\
          w=$!\n\
          starts='echo $$ >\"$0/pid\"; exec setsid \"$@\" 2>&4 3<&- 4>&-'\n\

@@ -70,6 +70,8 @@ struct Messages {
     no_workdir: bool,
     no_interpreter: bool,
     late: bool,
+    /// An earlier run has not ended.
+    busy: bool,
     at: Vec<String>,
     ended: Option<i32>,
 }
@@ -83,6 +85,7 @@ impl Messages {
             "no-workdir" => self.no_workdir = true,
             "no-interpreter" => self.no_interpreter = true,
             "late" => self.late = true,
+            "busy" => self.busy = true,
             "at" => self.at.push(rest.to_string()),
             "ended" => self.ended = rest.parse().ok(),
             _ => {}
@@ -128,6 +131,12 @@ impl Listener {
             }
         }
         if let Some(message) = message {
+            if message == "waits" {
+                each(ProvisionMessage::Line {
+                    stderr: true,
+                    line: "waiting for an earlier run of a provisioner to end in the guest",
+                });
+            }
             self.messages.hear(message);
         }
         self.messages.ended.is_some()
@@ -215,6 +224,9 @@ fn judge(
             limit: shell.run.timeout.unwrap_or_default(),
             hint: task.hint.clone(),
         });
+    }
+    if told.busy {
+        return Err(ProvisionError::Busy { what, machine });
     }
     if told.no_user {
         let user = shell.user.clone().unwrap_or_default();

@@ -165,7 +165,6 @@ fn synced(
     if deleted > 0 {
         parts.push(format!("{deleted} deleted"));
     }
-    // A folder's time changes whenever files in it are made or deleted, which is not worth a word.
     if touched > 0 && (parts.is_empty() || verbose) {
         parts.push(format!("{touched} with new permissions or times"));
     }

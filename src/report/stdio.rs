@@ -59,6 +59,12 @@ pub fn raw(bytes: &[u8]) -> io::Result<bool> {
     }
 }
 
+/// Writes bytes to stderr unchanged: what a program says that the user runs by stead.
+pub fn raw_talk(bytes: &[u8]) {
+    // If stderr is closed, the work continues all the same.
+    let _ = stderr().write_all(bytes);
+}
+
 pub fn stdout_is_terminal() -> bool {
     stdout().is_terminal()
 }

@@ -215,6 +215,11 @@ pub fn notes(session: &Session, observed: &Observed) -> Vec<String> {
         let remedy = apply::remedy(machine, pause, &resumes(machine));
         notes.push(format!("is paused: {pause}; {remedy}"));
     }
+    if condition.rebooting {
+        notes.push(format!(
+            "does not answer any more: its guest reboots or shuts down by itself; `stead logs {machine} --follow` shows its console, and `stead up {machine}` waits for it"
+        ));
+    }
     if condition.saved {
         notes.push(format!(
             "is saved with its memory (`virsh managedsave`); `stead up {machine}` continues from there"

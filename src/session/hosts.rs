@@ -4,9 +4,14 @@ use std::{collections::BTreeMap, fs, io, net::Ipv4Addr};
 
 use crate::{
     failure::Failure,
-    host::{file, ports::has_address, process::run_as_root},
+    host::{
+        file,
+        ports::{Protocol, has_address},
+        process::run_as_root,
+    },
     hypervisor::Survey,
     machine::{Observed, Owner},
+    machinefile::Forward,
     network::{self, GuestPort, GuestPorts, domain_of},
     report::{clean::words, counted},
 };
@@ -26,6 +31,23 @@ pub struct HostName {
     pub names: Vec<String>,
     /// Its addresses on networks of the project.
     pub networks: Vec<Ipv4Addr>,
+}
+
+/// Returns a line for each forward of a machine that reaches nothing, because the program that listens where it leads is
+/// reached within the guest only. `ports` are those of the machine.
+pub fn useless_forwards(forwards: &[Forward], ports: &GuestPorts) -> Vec<String> {
+    let is_useless = |forward: &&Forward| {
+        let listens = |it: &GuestPort| it.port == forward.guest && it.is_local;
+        forward.protocol == Protocol::Tcp && ports.ports.iter().any(listens)
+    };
+    (forwards.iter().filter(is_useless))
+        .map(|forward| {
+            format!(
+                "forward {} reaches nothing: what listens on port {} does so on 127.0.0.1 of the guest only; let it listen on 0.0.0.0",
+                forward.host, forward.guest
+            )
+        })
+        .collect()
 }
 
 impl Session {
@@ -142,6 +164,9 @@ impl Session {
                     unopened
                         .map(|it| format!("{} does not lead to it: {}", it.host, words(&it.said))),
                 );
+                if let Some(ports) = reply.ports.get(name) {
+                    notes.extend(useless_forwards(&observed.record.spec.forwards, ports));
+                }
                 let times = reply
                     .refusals
                     .get(name)
@@ -297,6 +322,31 @@ mod tests {
         assert!(!knows(text, "db.shop.internal", address(11)));
         assert!(!knows(text, "internal", address(10)));
         assert!(!knows("", "db.shop.internal", address(10)));
+    }
+
+    #[test]
+    fn a_forward_to_what_is_reached_within_the_guest_only_is_named() {
+        let port = |port, is_local| GuestPort {
+            port,
+            addresses: Vec::new(),
+            is_local,
+            missing: None,
+        };
+        let ports = GuestPorts {
+            known: true,
+            ports: vec![port(80, true), port(81, false)],
+        };
+        let udp = Forward {
+            protocol: Protocol::Udp,
+            ..Forward::tcp(8082, 80)
+        };
+        let forwards = [Forward::tcp(8080, 80), Forward::tcp(8081, 81), udp];
+        assert_eq!(
+            useless_forwards(&forwards, &ports),
+            [
+                "forward 8080 reaches nothing: what listens on port 80 does so on 127.0.0.1 of the guest only; let it listen on 0.0.0.0"
+            ]
+        );
     }
 
     #[test]

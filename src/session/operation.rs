@@ -76,7 +76,7 @@ impl Operation {
                     &reporter,
                 )?);
             }
-            let survey = session.connection.survey()?;
+            let survey = session.survey()?;
             let targets = session.targets(&survey, machines.clone(), leftovers)?;
             let held = |target: &Target| {
                 let wanted_one = &target.wanted;
@@ -186,7 +186,7 @@ impl Operation {
             .filter(|target| !target.leftover)
             .map(|target| target.wanted.machine.clone())
             .collect();
-        self.survey = self.session.connection.survey()?;
+        self.survey = self.session.survey()?;
         self.targets = self.session.targets(&self.survey, machines, None)?;
         if self.run_of.is_some() {
             self.mark_run();

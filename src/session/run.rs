@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Context, Job, apply, until_lost},
+    apply::{Context, Job, apply, until_lost, until_rebooted},
     failure::Failure,
     guest::{MachineFiles, Remote, SSH_FAILED},
     host::{
@@ -502,6 +502,15 @@ impl One {
                     name,
                     EventKind::Notice {
                         message: error.to_string(),
+                    },
+                ));
+                ran.result = RunResult::Lost;
+            }
+            () = until_rebooted(self.context.events.receiver(), self.wanted.identity.uuid) => {
+                self.reporter.event(&Event::now(
+                    name,
+                    EventKind::Notice {
+                        message: "the guest rebooted while the command ran".into(),
                     },
                 ));
                 ran.result = RunResult::Lost;

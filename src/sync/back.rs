@@ -46,7 +46,7 @@ pub async fn fetch_back(
     scratch: &Path,
     options: BackOptions<'_>,
 ) -> Result<BackOutcome, SyncError> {
-    let shell = RemoteShell::of(remote);
+    let shell = RemoteShell::of(remote)?;
     fetch_through(folder, &shell, &remote.machine, path, scratch, options).await
 }
 
@@ -137,6 +137,9 @@ async fn fetch_through(
     let too_large = ended.too_large.iter();
     back.skipped
         .extend(too_large.map(|name| (name.into(), Skip::TooLarge)));
+    let special = ended.special.iter();
+    back.skipped
+        .extend(special.map(|name| (name.into(), Skip::Special)));
     let host = Folder::of(host, &folder.from);
     place_all(folder, &host, staged.path(), path, options, &mut back)?;
     back.fetched.sort();
@@ -199,6 +202,7 @@ fn sweep(scratch: &Path) {
 mod tests {
     use std::{
         fs::FileTimes,
+        io::{Seek, SeekFrom, Write},
         os::unix::fs::{MetadataExt, PermissionsExt, symlink},
         path::PathBuf,
         time::{Duration, SystemTime},
@@ -421,6 +425,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn holes_come_back_as_holes() {
+        let ground = Ground::new();
+        let at = |name: &str| ground.base.path().join(name);
+        let mut disk = File::create(at("guest/disk")).unwrap();
+        disk.seek(SeekFrom::Start(8 << 20)).unwrap();
+        disk.write_all(b"content").unwrap();
+        disk.set_len(16 << 20).unwrap();
+        fs::File::create(at("guest/hole"))
+            .unwrap()
+            .set_len(1 << 20)
+            .unwrap();
+        ground.fetch("", false, false).await.unwrap();
+        for name in ["disk", "hole"] {
+            let [guest, host] = ["guest", "host"].map(|it| at(it).join(name));
+            assert!(
+                fs::read(&guest).unwrap() == fs::read(&host).unwrap(),
+                "{name}"
+            );
+            assert!(
+                fs::metadata(&host).unwrap().blocks() * 512 < 1 << 20,
+                "{name}"
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_larger_than_the_disk_is_left_and_said() {
         let ground = Ground::new();
         ground.write("guest/f", "f", 1);
@@ -537,9 +567,17 @@ mod tests {
         let skipped: Vec<PathBuf> = back.skipped.iter().map(|(path, _)| path.clone()).collect();
         assert_eq!(
             skipped,
-            names(&["absolute", "by-another", "deep/out", "up"])
+            names(&["absolute", "by-another", "deep/out", "pipe", "socket", "up"])
         );
-        assert!(back.skipped.iter().all(|(_, why)| *why == Skip::LeadsOut));
+        for (path, why) in &back.skipped {
+            let special = ["pipe", "socket"].iter().any(|it| path == Path::new(it));
+            let wanted = if special {
+                Skip::Special
+            } else {
+                Skip::LeadsOut
+            };
+            assert_eq!(*why, wanted, "{path:?}");
+        }
         let host = ground.base.path().join("host");
         let mode = |name: &str| fs::metadata(host.join(name)).unwrap().mode() & 0o7777;
         assert_eq!((mode("deep/er/program"), mode("deep/er")), (0o755, 0o775));

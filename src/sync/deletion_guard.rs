@@ -117,10 +117,7 @@ pub(super) async fn whose_files(
          elif [ -n \"$(ls -A -- {to} 2>/dev/null || sudo -n ls -A -- {to} 2>/dev/null)\" ]; then echo others\n\
          else echo ours; fi"
     );
-    // The login user's own shell may be anything.
-    let output = remote
-        .run(&format!("exec sh -c {}", shell_quote(&script)))
-        .await?;
+    let output = remote.run(&script).await?;
     if output.status.code() == Some(crate::guest::SSH_FAILED) {
         return Err(SyncError::Lost {
             machine: remote.machine.clone(),
@@ -143,9 +140,7 @@ pub(super) async fn remember(folder: &SyncFolder, remote: &Remote) -> Result<(),
          grep -qxF -- {to} {MADE} 2>/dev/null || printf '%s\\n' {to} | $s sh -c 'mkdir -p /var/lib/stead && cat >>{MADE}'",
         to = shell_quote(&folder.to)
     );
-    remote
-        .run(&format!("exec sh -c {}", shell_quote(&script)))
-        .await?;
+    remote.run(&script).await?;
     Ok(())
 }
 

@@ -143,22 +143,27 @@ pub enum SyncError {
         source: std::io::Error,
     },
     #[error(
-        "cannot watch {at}: the limit on watched folders is reached (fs.inotify.max_user_watches is {limit}, for all programs of this user together)",
+        "cannot watch {at}: the limit on watched folders is reached ({setting} is {limit}, for all programs of this user together)",
         at = .at.shown()
     )]
     #[diagnostic(help(
-        "raise it: `sudo sysctl fs.inotify.max_user_watches={raised}`, and permanently by a file in /etc/sysctl.d; or exclude folders that need no watching"
+        "raise it: `sudo sysctl {setting}={raised}`, and permanently by a file in /etc/sysctl.d; or exclude folders that need no watching"
     ))]
     WatchLimit {
         at: PathBuf,
+        setting: &'static str,
         limit: u64,
         raised: u64,
     },
     #[error(
-        "cannot watch folders: the limit on inotify instances is reached (fs.inotify.max_user_instances is {limit}, for all programs of this user together)"
+        "cannot watch folders: the limit on inotify instances is reached ({setting} is {limit}, for all programs of this user together)"
     )]
-    #[diagnostic(help("raise it: `sudo sysctl fs.inotify.max_user_instances={raised}`"))]
-    InstanceLimit { limit: u64, raised: u64 },
+    #[diagnostic(help("raise it: `sudo sysctl {setting}={raised}`"))]
+    InstanceLimit {
+        setting: &'static str,
+        limit: u64,
+        raised: u64,
+    },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Guest(#[from] GuestError),
@@ -177,6 +182,11 @@ impl From<Gone> for SyncError {
 }
 
 impl SyncError {
+    /// Whether the reason is only that the connection was lost.
+    pub fn is_cut_off(&self) -> bool {
+        matches!(self, SyncError::Lost { .. } | SyncError::LostBack { .. })
+    }
+
     /// Wraps an error of a file or a system call: "cannot {doing}: …".
     pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.into();

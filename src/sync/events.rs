@@ -54,7 +54,6 @@ impl Forwarder {
             paths.extend(path.as_os_str().as_bytes());
             paths.push(0);
         }
-        // The login user's own shell may be anything.
         let command = format!(
             "exec sh -c {} stead-events {}",
             shell_quote(EVENTS_SCRIPT),

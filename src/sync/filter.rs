@@ -5,11 +5,18 @@
 //! patterns are spread over several files, and tracked files are never ignored. So this module finds the
 //! ignored files and names each of them to rsync. Files that exist only in the guest cannot be named:
 //! there git's patterns, translated to rsync's, protect them from deletion.
+//!
+//! A submodule, or another repository within the folder, has patterns and tracked files of its own. Those of the
+//! repository around it do not apply there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs, io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{FileTypeExt, MetadataExt},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -18,14 +25,21 @@ use ignore::{
     gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path},
 };
 
-use crate::{host::open, report::clean::Shown};
+use crate::{
+    host::open,
+    report::{
+        clean::{Shown, words},
+        counted,
+    },
+};
 
 use super::{
-    git::tracked_but_ignored,
+    git::{is_work_tree, tracked_but_ignored, work_tree},
     pattern::{Patterns, anchored},
 };
 
-pub(super) const GITIGNORE: &str = ".gitignore";
+const GITIGNORE: &str = ".gitignore";
+const GIT: &str = ".git";
 
 /// The largest file of git's patterns that is read, in bytes.
 pub(super) const LARGEST: u64 = 1 << 20;
@@ -45,8 +59,12 @@ struct Git {
     outer: Vec<Gitignore>,
     /// By the folder of the `.gitignore`, relative to the root.
     inner: BTreeMap<PathBuf, Gitignore>,
+    /// By the folder of a repository within the root: its `info/exclude`, and the user's.
+    repositories: BTreeMap<PathBuf, Vec<Gitignore>>,
     /// Files that are tracked although a pattern matches, with all folders above them.
     tracked: BTreeSet<PathBuf>,
+    /// Why git could not list the tracked files of a repository, and of which. Only the first is kept.
+    unlisted: Option<(PathBuf, String)>,
 }
 
 /// A file or folder that a walk finds.
@@ -55,6 +73,7 @@ pub(super) struct Entry<'a> {
     pub path: &'a Path,
     pub is_folder: bool,
     pub is_link: bool,
+    pub is_device: bool,
     pub excluded: bool,
 }
 
@@ -76,8 +95,9 @@ impl Filter {
         &self.root
     }
 
-    pub(super) fn reads_gitignore(&self) -> bool {
-        self.git.is_some()
+    /// Whether git's rules may be others since an entry of this name came, changed or went.
+    pub(super) fn depends_on(&self, name: &OsStr) -> bool {
+        self.git.is_some() && (name == GITIGNORE || name == GIT)
     }
 
     /// Whether the path itself is excluded. The folders above it must not be.
@@ -100,14 +120,25 @@ impl Filter {
     /// Asks git for files that it tracks although they match an ignore pattern.
     pub(super) fn read_tracked(&mut self) {
         if let Some(git) = &mut self.git {
-            git.read_tracked(&self.root);
+            git.tracked.clear();
+            git.unlisted = None;
+            git.read_tracked(&self.root, Path::new(""));
         }
     }
 
-    /// Reads the `.gitignore` of that folder.
+    /// Reads the `.gitignore` of that folder, and the rest of git's rules if a repository begins there.
     pub(super) fn enter(&mut self, folder: &Path) {
         let Some(git) = &mut self.git else { return };
         let at = self.root.join(folder);
+        if !folder.as_os_str().is_empty() {
+            if is_work_tree(&at) {
+                let outer = outer_patterns(&at, Some(&at));
+                git.repositories.insert(folder.to_path_buf(), outer);
+                git.read_tracked(&self.root, folder);
+            } else {
+                git.repositories.remove(folder);
+            }
+        }
         let file = at.join(GITIGNORE);
         // git does not follow a symlink here (gitignore(5)).
         if fs::symlink_metadata(&file).is_ok_and(|it| it.is_file()) {
@@ -139,6 +170,7 @@ impl Filter {
                 path: &folder,
                 is_folder: true,
                 is_link: false,
+                is_device: false,
                 excluded: false,
             })?;
             let at = self.root.join(&folder);
@@ -164,6 +196,7 @@ impl Filter {
                         path: &path,
                         is_folder: kind.is_dir(),
                         is_link: kind.is_symlink(),
+                        is_device: kind.is_block_device() || kind.is_char_device(),
                         excluded,
                     })?;
                 }
@@ -173,7 +206,7 @@ impl Filter {
     }
 
     /// Walks the whole folder for rsync's filter rules and for the symlinks that people should know of.
-    /// With `weigh` it also adds up the sizes of the files.
+    /// With `weigh` it also adds up the sizes of the files, and of the holes in them.
     pub(super) fn survey(&mut self, weigh: bool) -> Result<Survey, Gone> {
         let mut survey = Survey::default();
         self.read_tracked();
@@ -196,14 +229,21 @@ impl Filter {
                             .push((entry.path.to_path_buf(), target));
                     }
                 }
+            } else if entry.is_device {
+                survey.devices += 1;
+                if survey.first_devices.len() < NAMED {
+                    survey.first_devices.push(entry.path.to_path_buf());
+                }
             } else if weigh
                 && !entry.is_folder
                 && let Ok(metadata) = fs::symlink_metadata(root.join(entry.path))
             {
                 survey.bytes += metadata.len();
+                survey.holes += holes(&metadata);
             }
             Ok(())
         })?;
+        survey.unlisted = self.git.as_ref().and_then(|git| git.unlisted.clone());
         survey.rules = self.rules(&ignored);
         Ok(survey)
     }
@@ -259,19 +299,67 @@ pub(super) struct Survey {
     /// How many symlinks lead out of the folder.
     pub outward: usize,
     pub first_outward: Vec<(PathBuf, PathBuf)>,
+    /// How many device nodes there are.
+    pub devices: usize,
+    pub first_devices: Vec<PathBuf>,
+    /// Why git could not list the tracked files of a repository, and of which.
+    pub unlisted: Option<(PathBuf, String)>,
     /// The size of all files that are not excluded, if it was asked for.
     pub bytes: u64,
+    /// The part of it that has no place on the disk, because it was never written.
+    pub holes: u64,
+}
+
+/// Returns how many bytes of a file have no place on the disk: holes, which read as zeros.
+pub(super) fn holes(file: &fs::Metadata) -> u64 {
+    // inode(7): blocks of 512 bytes, whatever the file system's blocks are.
+    match file.is_file() {
+        true => file.len().saturating_sub(file.blocks() * 512),
+        false => 0,
+    }
 }
 
 impl Survey {
-    pub(super) fn notice(&self) -> Option<String> {
+    /// Returns what people should know. Only root can make devices in the guest.
+    pub(super) fn notices(&self, as_root: bool) -> Vec<String> {
+        let devices = (!as_root).then(|| self.devices_notice()).flatten();
+        let unlisted = self.unlisted.as_ref().map(|(repository, why)| {
+            format!(
+                "files of {} that git tracks although .gitignore matches them are not sent, because git cannot list them: {}",
+                repository.shown(),
+                words(why)
+            )
+        });
+        ([self.outward_notice(), devices, unlisted]
+            .into_iter()
+            .flatten())
+        .collect()
+    }
+
+    fn devices_notice(&self) -> Option<String> {
+        if self.devices == 0 {
+            return None;
+        }
+        let names: Vec<String> = self.first_devices.iter().map(|it| it.shown()).collect();
+        Some(format!(
+            "{} not copied, because only root can make {}: {}{}; `exclude` them, or copy as root with owner=\"root:root\"",
+            match self.devices {
+                1 => "a device is".to_string(),
+                many => format!("{} are", counted(many, "device")),
+            },
+            if self.devices == 1 { "one" } else { "them" },
+            names.join(", "),
+            more(self.devices - names.len())
+        ))
+    }
+
+    fn outward_notice(&self) -> Option<String> {
         if self.outward == 0 {
             return None;
         }
         let names: Vec<String> = (self.first_outward.iter())
             .map(|(link, target)| format!("{} → {}", link.shown(), target.shown()))
             .collect();
-        let more = self.outward - names.len();
         Some(format!(
             "{} {} out of the folder, so the guest may not have the target: {}{}",
             if self.outward == 1 {
@@ -281,12 +369,16 @@ impl Survey {
             },
             if self.outward == 1 { "leads" } else { "lead" },
             names.join(", "),
-            if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            }
+            more(self.outward - names.len())
         ))
+    }
+}
+
+/// Returns the end of a list of names that has this many more.
+fn more(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(" and {count} more"),
     }
 }
 
@@ -308,30 +400,8 @@ fn leads_out(link: &Path, target: &Path) -> bool {
 impl Git {
     /// Reads the patterns from outside the folder that apply to it.
     fn around(root: &Path) -> Self {
-        let mut outer = Vec::new();
-        let mut read = |folder: &Path, file: &Path| {
-            let mut builder = GitignoreBuilder::new(folder);
-            if file.is_file() && builder.add(file).is_none() {
-                outer.extend(builder.build());
-            }
-        };
-        let repository = root.ancestors().find(|it| it.join(".git").exists());
-        if let Some(repository) = repository {
-            for folder in root.ancestors().skip(1) {
-                if !folder.starts_with(repository) {
-                    break;
-                }
-                read(folder, &folder.join(GITIGNORE));
-            }
-            if let Some(common) = common_dir(&repository.join(".git")) {
-                read(repository, &common.join("info/exclude"));
-            }
-        }
-        if let Some(file) = gitconfig_excludes_path() {
-            read(repository.unwrap_or(root), &file);
-        }
         Git {
-            outer,
+            outer: outer_patterns(root, work_tree(root)),
             ..Git::default()
         }
     }
@@ -340,49 +410,85 @@ impl Git {
         if self.tracked.contains(path) {
             return false;
         }
-        let full = root.join(path);
-        let inner = path
-            .ancestors()
-            .skip(1)
-            .filter_map(|folder| self.inner.get(folder));
-        for file in inner.chain(&self.outer) {
-            match file.matched(&full, is_folder) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
-                Match::None => {}
-            }
+        if let Some(said) = self.decides(root, path, is_folder) {
+            return said;
         }
-        // In an ignored folder with tracked files, everything but those is ignored.
+        // In an ignored folder with tracked files, everything but those is ignored. A repository in there is tracked
+        // as a whole.
         path.ancestors()
             .skip(1)
-            .filter(|it| !it.as_os_str().is_empty() && self.tracked.contains(*it))
-            .any(|folder| self.ignored_folder(root, folder))
+            .take_while(|it| !it.as_os_str().is_empty() && !self.repositories.contains_key(*it))
+            .filter(|it| self.tracked.contains(*it))
+            .any(|folder| self.decides(root, folder, true) == Some(true))
     }
 
-    fn ignored_folder(&self, root: &Path, folder: &Path) -> bool {
-        let full = root.join(folder);
-        folder
-            .ancestors()
-            .skip(1)
-            .filter_map(|it| self.inner.get(it))
-            .chain(&self.outer)
-            .map(|file| file.matched(&full, true))
-            .find(|said| !said.is_none())
-            .is_some_and(|said| said.is_ignore())
+    /// Whether a pattern ignores the path, or includes it again. The deepest file of patterns decides, and none from
+    /// outside the repository that the path is in.
+    fn decides(&self, root: &Path, path: &Path, is_folder: bool) -> Option<bool> {
+        let full = root.join(path);
+        let said = |file: &Gitignore| match file.matched(&full, is_folder) {
+            Match::Ignore(_) => Some(true),
+            Match::Whitelist(_) => Some(false),
+            Match::None => None,
+        };
+        for folder in path.ancestors().skip(1) {
+            if let Some(said) = self.inner.get(folder).and_then(said) {
+                return Some(said);
+            }
+            if let Some(outer) = self.repositories.get(folder) {
+                return outer.iter().find_map(said);
+            }
+        }
+        self.outer.iter().find_map(said)
     }
 
-    /// Asks git for files that it tracks although they match a pattern. Without git on the host, no
-    /// files are taken as tracked.
-    fn read_tracked(&mut self, root: &Path) {
-        self.tracked.clear();
-        for path in tracked_but_ignored(root) {
-            self.tracked.extend(
-                path.ancestors()
-                    .filter(|it| !it.as_os_str().is_empty())
-                    .map(Path::to_path_buf),
-            );
+    /// Asks git for files that the repository of `folder` tracks although they match a pattern.
+    fn read_tracked(&mut self, root: &Path, folder: &Path) {
+        // Without the separator at its end.
+        let at: PathBuf = root.join(folder).components().collect();
+        match tracked_but_ignored(&at) {
+            Ok(paths) => {
+                for path in paths {
+                    self.tracked.extend(
+                        folder
+                            .join(path)
+                            .ancestors()
+                            .filter(|it| !it.as_os_str().is_empty())
+                            .map(Path::to_path_buf),
+                    );
+                }
+            }
+            Err(why) if self.unlisted.is_none() => self.unlisted = Some((at, why)),
+            Err(_) => {}
         }
     }
+}
+
+/// Reads the patterns from outside the folder that apply to it: those of folders above it in its work tree, of its
+/// repository's `info/exclude`, and the user's.
+fn outer_patterns(root: &Path, work_tree: Option<&Path>) -> Vec<Gitignore> {
+    let mut outer = Vec::new();
+    let mut read = |folder: &Path, file: &Path| {
+        let mut builder = GitignoreBuilder::new(folder);
+        if file.is_file() && builder.add(file).is_none() {
+            outer.extend(builder.build());
+        }
+    };
+    if let Some(work_tree) = work_tree {
+        for folder in root.ancestors().skip(1) {
+            if !folder.starts_with(work_tree) {
+                break;
+            }
+            read(folder, &folder.join(GITIGNORE));
+        }
+        if let Some(common) = common_dir(&work_tree.join(GIT)) {
+            read(work_tree, &common.join("info/exclude"));
+        }
+    }
+    if let Some(file) = gitconfig_excludes_path() {
+        read(work_tree.unwrap_or(root), &file);
+    }
+    outer
 }
 
 /// The folder that all work trees of a repository share (gitrepository-layout(5)).
@@ -654,11 +760,124 @@ mod tests {
         link("/etc/passwd", "absolute");
         let survey = Filter::new(root.path(), &[], false).survey(true).unwrap();
         assert_eq!(survey.outward, 2);
-        let notice = survey.notice().unwrap();
+        let notices = survey.notices(false);
+        assert_eq!(notices.len(), 1);
         assert!(
-            notice.starts_with("2 symlinks lead out of the folder"),
+            notices[0].starts_with("2 symlinks lead out of the folder"),
+            "{notices:?}"
+        );
+        assert!(notices[0].contains("absolute → /etc/passwd"), "{notices:?}");
+    }
+
+    #[test]
+    fn devices_are_told_of_unless_root_makes_them() {
+        let mut survey = Survey {
+            devices: 1,
+            first_devices: vec!["dev/null".into()],
+            ..Survey::default()
+        };
+        assert_eq!(
+            survey.notices(false),
+            [
+                "a device is not copied, because only root can make one: dev/null; `exclude` them, or copy as root with owner=\"root:root\""
+            ]
+        );
+        assert!(survey.notices(true).is_empty());
+        survey.devices = 9;
+        let notice = survey.notices(false).remove(0);
+        assert!(notice.starts_with("9 devices are not copied"), "{notice}");
+        assert!(notice.contains("dev/null and 8 more;"), "{notice}");
+    }
+
+    #[test]
+    fn holes_are_weighed() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "full", &"x".repeat(1 << 16));
+        let file = fs::File::create(root.path().join("sparse")).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let survey = Filter::new(root.path(), &[], false).survey(true).unwrap();
+        assert_eq!(survey.bytes, (1 << 30) + (1 << 16));
+        assert_eq!(survey.holes, 1 << 30);
+    }
+
+    #[test]
+    fn a_repository_that_git_cannot_read_is_told_of() {
+        let root = tempfile::tempdir().unwrap();
+        git(root.path(), &["init", "-q"]);
+        write(root.path(), ".git/index", "broken");
+        let survey = Filter::new(root.path(), &[], true).survey(true).unwrap();
+        let notice = survey.notices(false).remove(0);
+        assert!(
+            notice.contains("git cannot list them: git says: "),
             "{notice}"
         );
-        assert!(notice.contains("absolute → /etc/passwd"), "{notice}");
+    }
+
+    /// Submodules, one of them in an ignored folder, a clone that is no submodule, and a linked work tree.
+    #[test]
+    fn repositories_in_the_folder_have_rules_of_their_own() {
+        let home = tempfile::tempdir().unwrap();
+        let [origin, root, linked] = ["origin", "root", "linked"].map(|it| home.path().join(it));
+        for name in ["build/out", "gen/tracked", "f"] {
+            write(&origin, name, "");
+        }
+        write(&origin, ".gitignore", "gen/\n");
+        git(&origin, &["init", "-q"]);
+        git(&origin, &["add", "-f", "."]);
+        git(&origin, &["commit", "-qm", "one"]);
+        write(&root, ".gitignore", "build/\n*.log\n");
+        git(&root, &["init", "-q"]);
+        let origin = origin.to_str().unwrap();
+        let allow = ["-c", "protocol.file.allow=always"];
+        for to in ["sub", "build/in-ignored"] {
+            let add = ["submodule", "add", "-q", "-f", origin, to];
+            git(&root, &[&allow[..], &add].concat());
+        }
+        git(&root, &["clone", "-q", origin, "clone"]);
+        git(&root, &["add", ".gitignore"]);
+        git(&root, &["commit", "-qm", "one"]);
+        git(&root, &["worktree", "add", "-q", linked.to_str().unwrap()]);
+        let update = ["submodule", "update", "-q", "--init"];
+        git(&linked, &[&allow[..], &update].concat());
+        let inner = ["sub", "build/in-ignored", "clone"];
+        for root in [&root, &linked] {
+            for name in ["build/made", "a.log", "top"] {
+                write(root, name, "");
+            }
+            for folder in inner {
+                for name in ["gen/made", "b.log", "new"] {
+                    write(&root.join(folder), name, "");
+                }
+            }
+            let listed = |folder: &str| {
+                let at = root.join(folder);
+                let words = [
+                    "ls-files",
+                    "-z",
+                    "--cached",
+                    "--others",
+                    "--exclude-standard",
+                ];
+                let said = if at.join(".git").exists() {
+                    git(&at, &words)
+                } else {
+                    Vec::new()
+                };
+                (said.split(|byte| *byte == 0))
+                    .filter(|name| !name.is_empty())
+                    .map(|name| Path::new(folder).join(OsString::from_vec(name.to_vec())))
+                    .filter(|path| !root.join(path).is_dir())
+                    .collect::<Vec<_>>()
+            };
+            let mut wanted: BTreeSet<PathBuf> = listed("").into_iter().collect();
+            wanted.retain(|path| !path.starts_with("clone"));
+            wanted.extend(inner.into_iter().flat_map(listed));
+            if root == &linked {
+                // Here it is not a repository.
+                wanted.extend(["gen/made", "new"].map(|it| Path::new("clone").join(it)));
+            }
+            assert_eq!(kept(root), wanted);
+            assert!(wanted.contains(Path::new("sub/build/out")));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Copies one folder into one guest: all of it, or only what changed.
 
-use std::sync::OnceLock;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
 use crate::{
     guest::Remote,
@@ -11,9 +11,9 @@ use crate::{
 use super::{
     deletion_guard::{self, FilesOf, Mark},
     error::SyncError,
-    filter::{Filter, Survey},
+    filter::{Filter, Survey, holes},
     outcome::{Changes, RsyncResult},
-    rsync::{Extra, Progress, RemoteShell, RsyncTarget, Rules, push_with},
+    rsync::{Extra, Progress, RemoteShell, RsyncTarget, Rules, is_sparse, push_with},
 };
 
 /// What a sync reports while it works.
@@ -95,18 +95,13 @@ pub async fn sync_folder(
     {
         takes_nothing_away(folder, remote, each).await?;
     }
-    let bytes = OnceLock::new();
-    // With `gitignore`, rsync needs the result of the walk. Otherwise the walk is only for notices and
-    // progress, and runs beside rsync.
-    let (rules, walk) = if folder.gitignore {
-        let survey = survey(folder, true).await?;
-        let _ = bytes.set(survey.bytes);
-        if let Some(notice) = survey.notice() {
-            each(SyncMessage::Notice(notice));
-        }
-        (Some(Rules::new(&survey.rules)?), None)
-    } else {
-        (None, Some(survey(folder, true)))
+    let survey = survey(folder, true).await?;
+    for notice in survey.notices(folder.owner.is_some()) {
+        each(SyncMessage::Notice(notice));
+    }
+    let rules = match folder.gitignore {
+        true => Some(Rules::new(&survey.rules)?),
+        false => None,
     };
     let owner = owner(folder, remote).await?;
     let mut target = target(folder, owner.as_deref());
@@ -114,39 +109,25 @@ pub async fn sync_folder(
     let extra = Extra {
         rules: rules.as_ref(),
         count: true,
-        of_bytes: Some(&bytes),
+        of_bytes: Some(survey.bytes),
+        sparse: is_sparse(survey.holes),
         ..Extra::default()
     };
-    let mut notice = None;
-    let walk = async {
-        if let Some(walk) = walk
-            && let Ok(survey) = walk.await
-        {
-            let _ = bytes.set(survey.bytes);
-            notice = survey.notice();
+    let shell = RemoteShell::of(remote)?;
+    let ended = match push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
+        each(SyncMessage::Progress(progress));
+    })
+    .await
+    {
+        Err(SyncError::NoRsyncInGuest { .. }) => {
+            install(remote, each).await?;
+            push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
+                each(SyncMessage::Progress(progress));
+            })
+            .await
         }
+        other => other,
     };
-    let shell = RemoteShell::of(remote);
-    let push = async {
-        match push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
-            each(SyncMessage::Progress(progress));
-        })
-        .await
-        {
-            Err(SyncError::NoRsyncInGuest { .. }) => {
-                install(remote, each).await?;
-                push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
-                    each(SyncMessage::Progress(progress));
-                })
-                .await
-            }
-            other => other,
-        }
-    };
-    let (ended, ()) = tokio::join!(push, walk);
-    if let Some(notice) = notice {
-        each(SyncMessage::Notice(notice));
-    }
     let changes = ended?.changes;
     if !is_known {
         deletion_guard::remember(folder, remote).await?;
@@ -210,7 +191,7 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<RsyncR
     push_with(
         &target,
         extra,
-        &RemoteShell::of(remote),
+        &RemoteShell::of(remote)?,
         &remote.machine,
         &mut |_| {},
     )
@@ -231,7 +212,7 @@ impl Pusher {
         Ok(Pusher {
             folder: folder.clone(),
             machine: remote.machine.clone(),
-            shell: RemoteShell::of(remote),
+            shell: RemoteShell::of(remote)?,
             owner: owner(folder, remote).await?,
             mark: Some(Mark::of(folder, remote)),
         })
@@ -262,10 +243,15 @@ impl Pusher {
             mark.check(&self.folder, &self.machine)?;
         }
         let target = target(&self.folder, self.owner.as_deref());
+        let holes = match paths {
+            None => survey(&self.folder, true).await?.holes,
+            Some(list) => holes_of(&self.folder.from, list),
+        };
         let extra = Extra {
             rules: Some(rules),
             paths,
             count: true,
+            sparse: is_sparse(holes),
             ..Extra::default()
         };
         let ended = push_with(&target, extra, &self.shell, &self.machine, &mut |_| {}).await?;
@@ -274,6 +260,15 @@ impl Pusher {
         }
         Ok(ended.changes)
     }
+}
+
+/// Returns how many bytes of holes the files of a list have, each followed by a NUL.
+fn holes_of(root: &Path, list: &[u8]) -> u64 {
+    (list.split(|byte| *byte == 0))
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| fs::symlink_metadata(root.join(OsStr::from_bytes(name))).ok())
+        .map(|file| holes(&file))
+        .sum()
 }
 
 /// Installs rsync without asking questions. A Debian box may never have fetched its package lists.
@@ -312,9 +307,9 @@ async fn install(
 #[cfg(test)]
 pub(super) mod tests {
     use std::{
-        fs,
-        os::unix::fs::PermissionsExt,
-        path::{Path, PathBuf},
+        io::{Seek, Write},
+        os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        path::PathBuf,
     };
 
     use crate::machinefile::SyncKind;
@@ -349,6 +344,103 @@ pub(super) mod tests {
             watch: true,
             at: String::new(),
         }
+    }
+
+    /// Zeros that were never written are not sent, and are not written in the guest.
+    #[tokio::test]
+    async fn holes_stay_holes() {
+        let base = tempfile::tempdir().unwrap();
+        let (host, guest) = (base.path().join("host"), base.path().join("guest"));
+        fs::create_dir(&host).unwrap();
+        fs::create_dir(&guest).unwrap();
+        let folder = folder(&host, &guest);
+        let ssh = fake_ssh(base.path());
+        // What goes to the guest is counted.
+        let through = "exec 3<&0
+rm -f AT/through
+mkfifo AT/through
+tee AT/sent <&3 >AT/through 3<&- &
+tee=$!
+exec 3<&-
+sh -c \"$*\" <AT/through
+code=$?
+kill $tee
+exit $code";
+        let through = through.replace("AT", &base.path().display().to_string());
+        let script = fs::read_to_string(&ssh).unwrap();
+        let script = script.replace("exec sh -c \"$*\"", &through);
+        fs::write(&ssh, script).unwrap();
+        let pusher = Pusher::through(&folder, &ssh);
+        let rules = Rules::new(b"").unwrap();
+        for (n, paths) in [None, Some(&b"disk\0"[..])].into_iter().enumerate() {
+            let mut file = fs::File::create(host.join("disk")).unwrap();
+            file.seek(std::io::SeekFrom::Start(8 << 20)).unwrap();
+            file.write_all(format!("content {n}").as_bytes()).unwrap();
+            file.set_len(16 << 20).unwrap();
+            pusher.push(&rules, paths).await.unwrap();
+            let got = fs::read(guest.join("disk")).unwrap();
+            assert!(got == fs::read(host.join("disk")).unwrap());
+            let blocks = fs::metadata(guest.join("disk")).unwrap().blocks();
+            assert!(blocks * 512 < 1 << 20, "{blocks}");
+            let sent = fs::metadata(base.path().join("sent")).unwrap().len();
+            assert!(sent < 1 << 18, "{sent}");
+        }
+    }
+
+    /// Files as trees have them: several names of one file, names that are not UTF-8 or have line ends, names that
+    /// differ by case alone, pipes and sockets.
+    #[tokio::test]
+    async fn a_tree_arrives_as_it_is() {
+        let base = tempfile::tempdir().unwrap();
+        let (host, guest) = (base.path().join("host"), base.path().join("guest"));
+        fs::create_dir_all(host.join("deep")).unwrap();
+        fs::create_dir(&guest).unwrap();
+        let odd = OsStr::from_bytes(b"caf\xe9 \xff\n*[x]\\");
+        for name in [OsStr::new("name"), OsStr::new("Name"), odd] {
+            fs::write(host.join(name), name.as_bytes()).unwrap();
+        }
+        for other in ["other", "deep/other"] {
+            fs::hard_link(host.join("name"), host.join(other)).unwrap();
+        }
+        nix::unistd::mkfifo(&host.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(host.join("socket")).unwrap();
+        let folder = folder(&host, &guest);
+        let pusher = Pusher::through(&folder, &fake_ssh(base.path()));
+        let rules = Rules::new(b"").unwrap();
+        let listed = &b"name\0other\0deep/other\0Name\0pipe\0"[..];
+        let list = [listed, odd.as_bytes(), b"\0"].concat();
+        for paths in [None, Some(list.as_slice())] {
+            pusher.push(&rules, paths).await.unwrap();
+            for name in [OsStr::new("name"), OsStr::new("Name"), odd] {
+                assert_eq!(fs::read(guest.join(name)).unwrap(), name.as_bytes());
+            }
+            let inode = |name: &str| fs::symlink_metadata(guest.join(name)).unwrap().ino();
+            assert_eq!(inode("name"), inode("other"));
+            assert_eq!(inode("name"), inode("deep/other"));
+            let kind = |name: &str| fs::symlink_metadata(guest.join(name)).unwrap().file_type();
+            assert!(kind("pipe").is_fifo() && kind("socket").is_socket());
+        }
+        // A name that becomes a file of its own is one in the guest too.
+        fs::remove_file(host.join("other")).unwrap();
+        fs::write(host.join("other"), "of its own").unwrap();
+        pusher.push(&rules, Some(b"other\0")).await.unwrap();
+        assert_eq!(fs::read(guest.join("name")).unwrap(), b"name");
+        assert_eq!(fs::read(guest.join("other")).unwrap(), b"of its own");
+    }
+
+    /// With the variables that change what rsync does.
+    #[test]
+    fn the_users_settings_for_rsync_change_nothing() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sync::folder::tests::a_tree_arrives_as_it_is"])
+            .env("RSYNC_ICONV", "utf-8,iso-8859-1")
+            .env("RSYNC_MAX_ALLOC", "1k")
+            .env("RSYNC_OLD_ARGS", "1")
+            .env("RSYNC_RSH", "/bin/false")
+            .env("POSIXLY_CORRECT", "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     #[tokio::test]

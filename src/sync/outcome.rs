@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::report::{clean::Shown, counted};
+use crate::{
+    guest::about_connection,
+    report::{clean::Shown, counted},
+};
 
 use super::{error::SyncError, rsync::RsyncTarget};
 
@@ -14,7 +17,8 @@ pub struct Changes {
     /// Folders that were made.
     pub made: u64,
     pub deleted: u64,
-    /// Files and folders of which only owner, permissions or times changed.
+    /// Files and folders of which only owner, permissions or times changed, but for folders whose time alone did: that
+    /// changes whenever something in them is made or deleted, on either side.
     pub touched: u64,
 }
 
@@ -32,11 +36,20 @@ impl Changes {
             [b'<' | b'>' | b'c' | b'h', b'f' | b'L' | b'D' | b'S', ..] if code.len() >= 9 => {
                 self.sent += 1;
             }
+            [b'.', b'd', changed @ ..] if code.len() >= 9 && is_time_alone(changed) => {}
             [b'.', b'f' | b'd' | b'L' | b'D' | b'S', ..] if code.len() >= 9 => self.touched += 1,
             _ => return false,
         }
         true
     }
+}
+
+/// Whether of what rsync lists as changed (`cstpoguax`, rsync(1), "--itemize-changes"), it is the time.
+fn is_time_alone(changed: &[u8]) -> bool {
+    let changes: Vec<u8> = (changed.iter().copied())
+        .filter(|letter| *letter != b'.')
+        .collect();
+    matches!(changes.as_slice(), b"t" | b"T")
 }
 
 /// The result of an rsync that has ended.
@@ -52,6 +65,8 @@ pub struct RsyncResult {
     pub unlisted: u64,
     /// Names of files above `--max-size`.
     pub too_large: Vec<String>,
+    /// Names of pipes, sockets and devices that rsync skipped.
+    pub special: Vec<String>,
 }
 
 /// How many names an error lists.
@@ -150,7 +165,7 @@ pub(super) fn judge(
         });
     }
     if matches!(result.code, Some(10 | 12 | 30 | 35 | 255)) {
-        let said = (all.lines())
+        let said = (about_connection(all).lines())
             .find(|it| !it.starts_with("rsync") && !it.trim().is_empty())
             .unwrap_or_default()
             .to_string();
@@ -198,7 +213,8 @@ mod tests {
             "cL+++++++++",
             "*deleting  ",
             ".d..t......",
-            ".f...p.....",
+            ".d..tp.....",
+            ".f..t......",
         ] {
             assert!(changes.count(line), "{line}");
         }

@@ -3,10 +3,9 @@
 use std::{
     ffi::{OsStr, OsString},
     io::Write,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -22,6 +21,7 @@ use crate::{
         confine::{Access, FileRules},
         open,
         process::{Start, Tree},
+        runtime::blocking,
         shell::shell_quote,
     },
     report::{bytes, clean::Shown, elapsed},
@@ -29,6 +29,7 @@ use crate::{
 
 use super::{
     error::SyncError,
+    filter::{Filter, holes},
     outcome::{RsyncResult, judge},
 };
 
@@ -63,9 +64,12 @@ pub(super) struct Extra<'a> {
     pub dry_run: bool,
     /// Count the changes.
     pub count: bool,
-    /// The size of the whole folder in bytes, once it is known: progress is a percentage of it. Without
-    /// this, rsync scans the whole folder before it sends anything.
-    pub of_bytes: Option<&'a OnceLock<u64>>,
+    /// The size of the whole folder in bytes: progress is a percentage of it. Without this, rsync scans the
+    /// whole folder before it sends anything.
+    pub of_bytes: Option<u64>,
+    /// Files have holes: send them compressed, which leaves almost nothing of the zeros that rsync reads there, and
+    /// make holes of zeros in the guest. It costs time elsewhere: rsync then writes 1 KiB at a time.
+    pub sparse: bool,
 }
 
 /// The progress of a transfer.
@@ -137,7 +141,7 @@ pub(super) struct RemoteShell {
 }
 
 impl RemoteShell {
-    pub(super) fn of(remote: &Remote) -> Self {
+    pub(super) fn of(remote: &Remote) -> Result<Self, SyncError> {
         let config = remote.ssh_config();
         let sockets = remote.files.control_socket().parent();
         let opens = [
@@ -151,14 +155,14 @@ impl RemoteShell {
         let ground = std::env::var_os("STEAD_TEST_GROUND").map(PathBuf::from);
         #[cfg(test)]
         let opens = opens.chain((ground.iter()).map(|it| (it.as_path(), Access::Folder)));
-        RemoteShell {
-            words: format!("ssh -F {}", rsync_quote(&config.to_string_lossy())),
+        Ok(RemoteShell {
+            words: words(remote)?,
             opens: Some(
                 opens
                     .map(|(path, access)| (path.to_path_buf(), access))
                     .collect(),
             ),
-        }
+        })
     }
 
     /// Confines rsync to the `given` files and to those of its connection, whatever the other side tells
@@ -186,6 +190,24 @@ impl RemoteShell {
     }
 }
 
+/// Returns the program, which is stead: the guest's login shell must not get to see rsync's command, nor rsync what the
+/// login prints.
+#[cfg(not(test))]
+fn words(remote: &Remote) -> Result<String, SyncError> {
+    let program =
+        crate::host::process::own_program().map_err(SyncError::io("find stead itself"))?;
+    let [program, folder] =
+        [program.as_path(), remote.files.folder()].map(|path| rsync_quote(&path.to_string_lossy()));
+    Ok(format!("{program} through {folder}"))
+}
+
+/// As there, but the program of a test is not stead.
+#[cfg(test)]
+fn words(remote: &Remote) -> Result<String, SyncError> {
+    let config = remote.ssh_config();
+    Ok(format!("ssh -F {}", rsync_quote(&config.to_string_lossy())))
+}
+
 pub(super) fn arguments(
     target: &RsyncTarget<'_>,
     extra: Extra<'_>,
@@ -200,7 +222,14 @@ pub(super) fn arguments(
         None => "-rlptD",
         Some(_) => "-dlptD",
     });
-    // The guest's shell does not get to see file names.
+    // Names of one file stay names of one file. Without such names this costs nothing.
+    push("--hard-links");
+    if extra.sparse {
+        push("--sparse");
+        push("--compress");
+        push("--compress-level=1");
+    }
+    // Nor does the guest's `sh` get to see file names.
     push("--secluded-args");
     // By default rsync takes two files with the same size and the same second for equal. Files in a
     // list are known to have changed.
@@ -305,15 +334,41 @@ pub async fn push(
     remote: &Remote,
     each: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<(), SyncError> {
+    let extra = Extra {
+        sparse: has_holes(target).await,
+        ..Extra::default()
+    };
     push_with(
         target,
-        Extra::default(),
-        &RemoteShell::of(remote),
+        extra,
+        &RemoteShell::of(remote)?,
         &remote.machine,
         each,
     )
     .await?;
     Ok(())
+}
+
+/// How many bytes of holes are worth to be sent as such.
+const WORTH: u64 = 1 << 20;
+
+/// Whether files with so many bytes of holes are sent as sparse files.
+pub(super) fn is_sparse(holes: u64) -> bool {
+    holes >= WORTH
+}
+
+async fn has_holes(target: &RsyncTarget<'_>) -> bool {
+    let (from, exclude) = (target.from.to_path_buf(), target.exclude.to_vec());
+    let holes = blocking(move || match std::fs::symlink_metadata(&from) {
+        Ok(it) if it.is_dir() => {
+            let surveyed = Filter::new(&from, &exclude, false).survey(true);
+            surveyed.map_or(0, |survey| survey.holes)
+        }
+        Ok(it) => holes(&it),
+        // rsync reports it.
+        Err(_) => 0,
+    });
+    holes.await.is_ok_and(is_sparse)
 }
 
 /// The files to send, opened once: somebody who can write to a folder above cannot make rsync read the
@@ -381,8 +436,8 @@ pub(super) async fn push_with(
         &mut |sent| match extra.of_bytes {
             None => each(sent.progress),
             Some(total) => {
-                if let Some(total) = total.get().filter(|_| sent.bytes > 0) {
-                    each(Progress::at(sent.bytes, *total, started.elapsed()));
+                if sent.bytes > 0 {
+                    each(Progress::at(sent.bytes, total, started.elapsed()));
                 }
             }
         },
@@ -404,6 +459,11 @@ const MOST_SAID: usize = 64 << 10;
 
 /// What `--info=skip1` prints after the name of a file above `--max-size`.
 const TOO_LARGE: &str = " is over max-size";
+
+/// Returns the name in `skipping non-regular file "NAME"`.
+fn special(line: &str) -> Option<&str> {
+    (line.strip_prefix("skipping non-regular file \"")?).strip_suffix('"')
+}
 
 /// Runs rsync to its end. With `list`, the result has rsync's list in `listed`.
 #[expect(
@@ -428,6 +488,12 @@ pub(super) async fn run(
         rules.apply(command.as_std_mut());
     }
     command.args(arguments);
+    // The user's settings for rsync would change what it does: with RSYNC_ICONV, names arrive as others.
+    for (name, _) in std::env::vars_os() {
+        if name.as_bytes().starts_with(b"RSYNC_") {
+            command.env_remove(name);
+        }
+    }
     let mut child = command
         .env("LC_ALL", "C")
         .stdin(if input.is_some() {
@@ -480,6 +546,10 @@ pub(super) async fn run(
                         } else if let Some(name) = text.strip_suffix(TOO_LARGE) {
                             if ended.too_large.len() < MOST_LISTED {
                                 ended.too_large.push(name.to_string());
+                            }
+                        } else if let Some(name) = special(&text) {
+                            if ended.special.len() < MOST_LISTED {
+                                ended.special.push(name.to_string());
                             }
                         } else if let Some(found) = parse(&text) {
                             each(found);

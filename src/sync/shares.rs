@@ -127,12 +127,9 @@ pub struct Mounting {
 /// fstab. Needs sudo in the guest.
 pub async fn mount(shares: &[Share], remote: &Remote) -> Result<Mounting, ShareError> {
     let inner = shell_quote(MOUNT_SCRIPT);
-    // The login user's own shell may be anything, and root needs no sudo.
+    // Root needs no sudo.
     let command = format!(
-        "exec sh -c {}",
-        shell_quote(&format!(
-            "[ \"$(id -u)\" = 0 ] || exec sudo -n sh -c {inner} stead-mount; exec sh -c {inner} stead-mount"
-        ))
+        "[ \"$(id -u)\" = 0 ] || exec sudo -n sh -c {inner} stead-mount; exec sh -c {inner} stead-mount"
     );
     let mut said = String::new();
     let mut complaint = String::new();

@@ -25,7 +25,7 @@ use archives::Archives;
 use error::io;
 use guest::{prepare, server};
 use run::{Run, UnisonResult};
-use unison::{conflicts, is_new_enough};
+use unison::{conflicts, is_new_enough, skipped};
 
 pub use error::TwoWayError;
 pub use outcome::Outcome;
@@ -36,6 +36,8 @@ pub use outcome::Outcome;
 /// size and time. unison reads the state that it remembers of a file only after it has sent the file, so
 /// it would miss an edit of the same size made in between (seen with 2.52.1).
 ///
+/// `say` gets what people should know while they wait.
+///
 /// # Errors
 /// If one side is empty or gone but was not before: perhaps a disk is not mounted, and that must not
 /// delete the other side's files.
@@ -43,6 +45,7 @@ pub async fn sync(
     folder: &SyncFolder,
     remote: &Remote,
     compare: &[PathBuf],
+    say: &mut (dyn FnMut(String) + Send),
 ) -> Result<Outcome, TwoWayError> {
     if !folder.from.is_dir() {
         return Err(TwoWayError::Gone {
@@ -52,6 +55,9 @@ pub async fn sync(
     let (program, version) = host_unison().await?;
     can_be_shut_in()?;
     let archives = Archives::of(folder, remote)?;
+    if !archives.exist() {
+        say("the first sync of both ways reads all files of both sides; later ones only what changed".into());
+    }
     let guest = prepare(folder, remote, &program, &version).await?;
     let host_is_empty = fs::read_dir(&folder.from)
         .map_err(io("read", &folder.from))?
@@ -90,6 +96,7 @@ pub async fn sync(
                 }
             }
         };
+        outcome.skipped = skipped(&said);
         let conflicts = conflicts(&said);
         if conflicts.is_empty() {
             break;
@@ -161,14 +168,35 @@ mod tests {
         base: tempfile::TempDir,
     }
 
-    /// The program in place of ssh. It records its arguments.
+    /// The program in place of ssh. It records its arguments, and the script for `sh`, which is one command that ends with
+    /// a line of its own.
     const SSH: &str = r#"#!/bin/sh
 base=$(dirname "$(dirname "$0")")
 printf '%s\n' "$@" >>"$base/arguments"
 while [ "$1" != web ]; do shift; done
 shift
-command=$(printf '%s' "$*" | sed "s|/var/lib/stead|$base/guest-lib|g; s|PATH=/usr/local/sbin|PATH=$base/sudo:/usr/local/sbin|")
-export command base
+command=$*
+if [ "$command" = 'exec sh' ]; then
+    command=
+    while IFS= read -r line; do
+        # A call, or the first line of the script.
+        marked=$(printf '%s' "$line" | grep -o 'stead-[0-9a-f]*-[0-9]*' | head -n 1)
+        case $marked in
+        stead-*-0) mark=${marked%-0} ;;
+        stead-*)
+            echo "$marked" >&2
+            echo "$marked"
+            continue
+            ;;
+        esac
+        command="$command$line
+"
+        [ "$line" != "'" ] || break
+    done
+    printf '%s' "$command" | sed "s/$mark/MARK/g" >>"$base/arguments"
+fi
+command=$(printf '%s' "$command" | sed "s|/var/lib/stead|$base/guest-lib|g; s|PATH=/usr/local/sbin|PATH=$base/sudo:/usr/local/sbin|")
+export command base mark
 [ ! -e "$base/guest-does" ] || exec sh "$base/guest-does"
 exec sh -c "$command"
 "#;
@@ -243,7 +271,7 @@ exec sh -c "$command"
                 let ended = crate::sync::sync_folder(&folder, &remote, &mut |_| {}).await;
                 println!("OUTCOME {:?}", ended.map_err(|error| error.to_string()));
             }
-            _ => println!("OUTCOME {:?}", sync(&folder, &remote, &[]).await),
+            _ => println!("OUTCOME {:?}", sync(&folder, &remote, &[], &mut drop).await),
         }
     }
 
@@ -259,6 +287,20 @@ exec sh -c "$command"
         assert!(!ground.path("guest/g").exists());
         let edited = fs::read_to_string(ground.path("host/f")).unwrap();
         assert_eq!(edited, "edited by the guest\n");
+    }
+
+    #[test]
+    fn what_is_neither_file_nor_folder_is_told_of() {
+        let ground = Ground::new();
+        for pipe in ["host/here", "guest/there"] {
+            nix::unistd::mkfifo(&ground.path(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        // Each time: it is the caller who says it once.
+        for _ in 0..2 {
+            let said = ground.sync();
+            assert!(said.contains(r#"skipped: ["here", "there"]"#), "{said}");
+        }
+        assert!(ground.path("guest/f").exists());
     }
 
     /// Whatever the guest answers, each command is one of stead's own.
@@ -296,7 +338,7 @@ exec sh -c "$command"
         for header in ["Unison 2.51 with OCaml >= 4.01.2", "Unison 2.48", "hello"] {
             let ground = Ground::new();
             let script = format!(
-                "case $command in *-server*) echo '{header}'; exec cat >/dev/null ;; esac\nexec sh -c \"$command\"\n"
+                "case $command in *-server*) echo $mark-0 >&2; echo $mark-0; echo '{header}'; exec cat >/dev/null ;; esac\nexec sh -c \"$command\"\n"
             );
             fs::write(ground.path("guest-does"), script).unwrap();
             let said = ground.sync();
@@ -340,7 +382,7 @@ echo done >&5
         // The guest has the same version, but does not sync.
         fs::write(
             ground.path("guest-does"),
-            "case $command in *-server*) echo 'Unison RPC'; exec cat >/dev/null ;; esac\necho 'unison path'\necho filled\n",
+            "echo $mark-0 >&2; echo $mark-0\ncase $command in *-server*) echo 'Unison RPC'; exec cat >/dev/null ;; esac\necho 'unison path'\necho filled\n",
         )
         .unwrap();
         let said = ground.sync();

@@ -111,7 +111,10 @@ fn nobody_is_asked_where_there_is_no_terminal() {
     insta::assert_snapshot!(host.capture(&["root@prod", "--", "-p", "2222"]));
     let arguments = fs::read_to_string(host.place.path().join("bin/arguments")).unwrap();
     assert!(arguments.starts_with("-p 2222 -T "), "{arguments}");
-    assert!(arguments.ends_with(" -- root@prod sh -s\n"), "{arguments}");
+    assert!(
+        arguments.ends_with(" -- root@prod exec sh\n"),
+        "{arguments}"
+    );
 }
 
 /// ssh stays connected for several questions, and is in the log like programs that only answer one.
@@ -128,7 +131,7 @@ fn the_log_has_the_connection_and_not_what_went_over_it() {
     let line = said.lines().find(|line| line.contains("run: ssh "));
     let line = line.unwrap_or_else(|| panic!("no ssh: {said}"));
     assert!(line.contains("run: ssh -p 2222 -T "), "{line}");
-    assert!(line.ends_with(" -- root@prod 'sh -s'"), "{line}");
+    assert!(line.ends_with(" -- root@prod 'exec sh'"), "{line}");
     assert!(
         !said.contains("hunter2") && !said.contains("nonce="),
         "{said}"

@@ -414,6 +414,24 @@ fn what_watches_is_small_and_steads_own() {
     );
 }
 
+/// rsync runs the program that runs rsync, which may be either.
+#[test]
+fn both_programs_stand_in_for_ssh() {
+    for program in [
+        env!("CARGO_BIN_EXE_stead"),
+        env!("CARGO_BIN_EXE_stead-watch"),
+    ] {
+        let output = Command::new(program)
+            .args(["through", "/nowhere", "web", "rsync", "--server"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("is run by rsync and scp"), "{said}");
+    }
+}
+
 #[test]
 fn twenty_machines_in_a_file() {
     let mut text = String::from("project \"many\"\ndefaults { box \"debian-12\"; }\n");

@@ -19,6 +19,7 @@ fn a_mistyped_machine_has_a_suggestion() {
         &["ssh", "wbe"],
         &["exec", "wbe", "--", "true"],
         &["logs", "wbe"],
+        &["console", "wbe"],
         &["run", "wbe", "--", "true"],
         &["copy", "wbe:/x", "y"],
     ] {

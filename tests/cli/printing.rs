@@ -27,7 +27,7 @@ const WRITERS: [&str; 14] = [
 ];
 
 /// The files that may, and why.
-const MAY: [(&str, &str, &str); 6] = [
+const MAY: [(&str, &str, &str); 7] = [
     ("src/report/stdio.rs", "stdout()", "the one place"),
     ("src/report/stdio.rs", "stderr()", "the one place"),
     ("src/report/terminal.rs", "indicatif", "live lines"),
@@ -37,6 +37,7 @@ const MAY: [(&str, &str, &str); 6] = [
         "",
         "its output is the connection of ssh, and it speaks where ssh speaks",
     ),
+    ("src/cli/through.rs", "", "rsync and scp are at its streams"),
     (
         "src/boxes/oci/credentials.rs",
         "Stdio::inherit()",
@@ -45,15 +46,27 @@ const MAY: [(&str, &str, &str); 6] = [
 ];
 
 /// Bytes as they are, which has to have a reason.
-const RAW: [(&str, &str); 6] = [
+const RAW: [(&str, &str); 9] = [
     ("src/report/stdio.rs", "where it is"),
     ("src/cli/output.rs", "what hands it on"),
     (
         "src/cli/logs.rs",
         "--raw, files, and lines that were cleaned",
     ),
+    (
+        "src/cli/job.rs",
+        "--raw, files, and lines that were cleaned",
+    ),
     ("src/cli/fmt.rs", "a file for an editor"),
     ("src/cli/link/record.rs", "pcap, and never to a terminal"),
+    (
+        "src/session/exec.rs",
+        "what the user's own command prints, as ssh has it",
+    ),
+    (
+        "src/session/console.rs",
+        "a terminal of the guest's own, as any console is",
+    ),
     ("src/cli/top/screen.rs", "draws lines that were cleaned"),
 ];
 
@@ -92,7 +105,9 @@ fn only_one_place_writes_to_the_terminal() {
                     wrong.push(format!("{name}:{}: {writer}: {line}", n + 1));
                 }
             }
-            let raw = line.contains("stdio::raw(") || line.contains("output::raw(");
+            let raw = ["stdio::raw(", "stdio::raw_talk(", "output::raw("]
+                .iter()
+                .any(|it| line.contains(it));
             if raw && !RAW.iter().any(|(file, _)| *file == name) {
                 wrong.push(format!("{name}:{}: raw: {line}", n + 1));
             }

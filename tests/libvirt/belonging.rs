@@ -632,7 +632,7 @@ fn a_machine_that_does_not_answer_is_reported_once_and_whole() {
         host.write(&format!("{keys}/{key}.pub"), "ssh-ed25519 AAAA x\n");
     }
     let expected = format!(
-        "error: web cannot be reached: 127.0.0.1:{port}: Connection refused (os error 111)\n\nhint: `stead logs web` shows its console\n"
+        "error: web cannot be reached: 127.0.0.1:{port}: Connection refused (os error 111)\n\nhint: `stead logs web` shows its console, and `stead console web` types at it\n"
     );
     let path = host.root().join("said");
     for arguments in [

@@ -13,6 +13,7 @@
 )]
 
 mod belonging;
+mod guest;
 mod origins;
 mod program;
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use stead::{
-    host::ports::Protocol,
-    machine::{Identity, Phase, Record},
+    guest::MachineFiles,
+    host::{paths::DataDir, ports::Protocol},
+    machine::{Identity, Phase, Record, Running, Signs},
     machinefile::Forward,
 };
 
@@ -113,6 +114,47 @@ fn restart_halts_nothing_that_could_not_come_up_again() {
     }
 }
 
+/// A machine that its user reboots is not ready meanwhile, and `up` waits for it.
+#[test]
+fn a_guest_that_reboots_by_itself_is_not_ready() {
+    let project = Project::with(TWO, &["web"]);
+    let root = project.folder.path().canonicalize().unwrap();
+    let identity = Identity::of("shop", &root, "web");
+    let running = Running {
+        ready: Some(jiff::Timestamp::UNIX_EPOCH),
+        kernel: Some("6.1.0".into()),
+        signs: Some(Signs::default()),
+        ..Running::default()
+    };
+    let mark = format!(
+        "<stead:running xmlns:stead='urn:stead:running'>{}</stead:running></metadata>",
+        serde_json::to_string(&running).unwrap()
+    );
+    let node = root.join("node.xml");
+    let xml = fs::read_to_string(&node).unwrap();
+    fs::write(&node, xml.replace("</metadata>", &mark)).unwrap();
+    let log = MachineFiles::new(&DataDir::at(root.join("data")), &identity.uuid).console_log();
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    for (text, wanted) in [
+        ("", "ready"),
+        ("[  9.1] reboot: Restarting system\r\n", "rebooting"),
+        (
+            "[  9.1] reboot: Restarting system\r\n\r\nweb login: ",
+            "ready",
+        ),
+    ] {
+        fs::write(&log, text).unwrap();
+        for command in ["status", "list"] {
+            let output = project.stead(&[command, "--json"]).output().unwrap();
+            let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(shown["machines"][0]["state"], wanted, "{command}: {shown}");
+        }
+        let (_, status) = project.run(&["status", "web"]);
+        let is_told = status.contains("web: does not answer any more");
+        assert_eq!(is_told, wanted == "rebooting", "{status}");
+    }
+}
+
 #[test]
 fn a_panic_is_never_silent() {
     let project = Project::with(TWO, &["web"]);
@@ -197,6 +239,20 @@ fn words_of_a_machine_do_nothing_to_the_terminal() {
 }
 
 /// Only qemu:///session and root's qemu:///system have networks.
+#[test]
+fn a_console_is_of_a_machine_that_runs_where_there_are_consoles() {
+    let project = Project::with(TWO, &["web"]);
+    let (code, said) = project.run(&["console", "web"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("opening the console of domain") && said.contains("not supported"),
+        "{said}"
+    );
+    let (code, said) = project.run(&["console", "db"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("machine db has not been made yet"), "{said}");
+}
+
 #[test]
 fn links_are_not_everywhere() {
     let two = "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"web\"\nmachine \"db\"\n";

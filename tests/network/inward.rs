@@ -20,7 +20,7 @@ use smoltcp::{
 };
 use stead::{
     host::ports::{HostPort, Protocol},
-    network::{Egress, Keeper, Mac, PortForward, WayIn, look},
+    network::{Egress, Keeper, Mac, PortForward, Probed, WayIn, look, probe},
 };
 
 use super::{
@@ -400,6 +400,34 @@ fn what_breaks_off_is_reset() {
     assert!(server.until(SOON, is_closed));
 }
 
+/// A guest is asked whether it takes connections, and its program gets none.
+#[test]
+fn asking_makes_no_connection() {
+    let (net, _) = net([ECHO]);
+    let files = net.files.clone();
+    let asks = |port| {
+        let files = files.clone();
+        thread::spawn(move || probe(&files, MAC_DB, port).unwrap())
+    };
+    let has_asked = || look(&files).unwrap().unwrap().counts[&MAC_DB].has_asked;
+    assert_eq!(asks(ECHO).join().unwrap(), Some(Probed::Silent));
+    assert!(!has_asked());
+    let mut server = Server::new(&net);
+    server.listen(ECHO, Does::Echo, 1);
+    assert!(server.until(SOON, |it| it.guest.lease.is_some()));
+    assert!(server.guest.ping(&mut [], GATEWAY, SOON));
+    assert!(has_asked());
+    assert_eq!(server.serve(asks(ECHO)), Some(Probed::Takes));
+    assert_eq!(server.serve(asks(9)), Some(Probed::Refuses));
+    server.until(Duration::from_millis(300), |_| false);
+    assert_eq!(server.established(), 0);
+    // It listens on.
+    assert_eq!(server.serve(asks(ECHO)), Some(Probed::Takes));
+    drop(server);
+    assert_eq!(asks(ECHO).join().unwrap(), Some(Probed::Silent));
+    assert!(!has_asked());
+}
+
 /// Nobody is there: those who give up leave nothing behind, and those who wait are connected by one try.
 #[test]
 fn who_has_given_up_is_not_connected_later() {
@@ -618,6 +646,25 @@ fn a_killed_network_has_its_ports_again() {
     until_reset(stream);
     assert!(net.ensure());
     server.serve(asking(port));
+}
+
+/// Other users of this computer may open connections and hold them.
+#[test]
+fn connections_that_are_held_take_little_memory() {
+    let (net, [port]) = net([ECHO]);
+    let mut server = Server::new(&net);
+    for _ in 0..2 {
+        server.listen(ECHO, Does::Echo, 200);
+        let streams = server.serve(thread::spawn(move || {
+            let streams: Vec<_> = (0..200).map(|_| connect(port)).collect();
+            streams.iter().for_each(ask);
+            streams
+        }));
+        let memory = resident_kib(net.pid());
+        assert!(memory < 32 << 10, "{memory} KiB");
+        drop(streams);
+        server.until(Duration::from_millis(500), |_| false);
+    }
 }
 
 /// What a guest sends to the ports of connections harms these at most.

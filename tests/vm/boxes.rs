@@ -1,6 +1,10 @@
 //! Boxes of other kinds: with a bootloader, raw, with several disks, Vagrant's.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use crate::project::{Project, archive, data, stead_in, text};
 
@@ -50,7 +54,7 @@ machine "vm" {
     project.ok(&["up"]).says(&[
         "| debian",
         "| root",
-        "cloud-init reports an error: ('scripts-user', ",
+        "cloud-init reports an error: module scripts-user failed",
     ]);
     assert_eq!(project.ok(&["exec", "--", "hostname"]).out, "cloudy\n");
     assert_eq!(
@@ -91,6 +95,98 @@ machine "vm" {
     project.ok(&["up"]);
     project.ok(&["destroy", "-y"]);
     project.assert_gone("vm");
+}
+
+/// While its SSH server is away for three minutes, many commands wait for it. None of them fails, and the server, whose
+/// log says so, sees one login at a time.
+#[ignore = "the boot is slow on purpose"]
+#[test]
+fn a_slow_ssh_server_is_asked_by_one_at_a_time() {
+    let project = Project::new(
+        "slow-ssh",
+        r#"
+project "slow-ssh"
+machine "vm" {
+    box "debian-12-cloud"
+    cpus 1
+    memory "768MiB"
+    user-data "user-data"
+    provision "done" { shell inline="true"; }
+    ready { timeout "30m"; }
+}
+"#,
+    );
+    project.write(
+        "user-data",
+        "#cloud-config\nbootcmd:\n  - echo LogLevel VERBOSE >/etc/ssh/sshd_config.d/loud.conf\n  - [sleep, 180]\n",
+    );
+    let start = |arguments: &[&str]| {
+        project
+            .stead(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let up = start(&["up"]);
+    while project.state("vm") != "booting" {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    std::thread::sleep(Duration::from_secs(60));
+    let mut waiting: Vec<_> = (0..6)
+        .map(|_| start(&["exec", "vm", "--", "echo", "there"]))
+        .collect();
+    waiting.push(start(&["ssh", "vm", "-c", "echo there"]));
+    let up = up.wait_with_output().unwrap();
+    assert!(up.status.success(), "{}", text(&up));
+    for child in waiting {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"there\n", "{}", text(&output));
+    }
+    let log = project
+        .ok(&[
+            "exec",
+            "vm",
+            "--",
+            "sudo",
+            "journalctl",
+            "-b",
+            "-u",
+            "ssh",
+            "-o",
+            "cat",
+        ])
+        .out;
+    let mut open: Vec<&str> = Vec::new();
+    let mut connections = 0;
+    for line in log.lines() {
+        for bad in [
+            "throttling",
+            "drop connection",
+            "exceeded",
+            "Timeout before",
+        ] {
+            assert!(!line.contains(bad), "{log}");
+        }
+        // `Connection from 10.77.0.1 port 51234 on …`, `Accepted publickey for stead from 10.77.0.1 port 51234 …`
+        let port = line.split_once(" port ").map(|(_, rest)| rest);
+        let Some(port) = port.and_then(|rest| rest.split([' ', ':']).next()) else {
+            continue;
+        };
+        if line.starts_with("Connection from ") {
+            open.push(port);
+            connections += 1;
+        } else if line.starts_with("Accepted ")
+            || line.contains("closed by")
+            || line.contains("reset by")
+            || line.contains("Connection closed")
+        {
+            open.retain(|it| *it != port);
+        }
+        assert!(open.len() <= 1, "{open:?} wait at once:\n{log}");
+    }
+    assert!(connections > 0, "the log has no connections:\n{log}");
+    project.ok(&["destroy", "-y"]);
 }
 
 #[test]

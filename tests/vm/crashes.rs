@@ -163,6 +163,7 @@ fn next(seed: &mut u64) -> u64 {
 }
 
 /// `up` and `destroy` are killed at moments that nobody chose. STEAD_TEST_SEED repeats a run's.
+#[ignore = "takes minutes; faults:: kills at every step: ./dev test --full"]
 #[test]
 fn killed_at_random_it_converges() {
     let mut seed = match std::env::var("STEAD_TEST_SEED") {

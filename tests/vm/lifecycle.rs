@@ -241,6 +241,14 @@ machine "web" {
     said.says(&["provisioned app in", "provisioned motd in"]);
     assert!(!said.err.contains("provisioned secret"), "{}", said.err);
 
+    // The login user's shell becomes a program that prints, and that notes what it is asked to run.
+    let shell =
+        "#!/bin/bash\nprintf '%s\\n' \"$*\" >>/var/tmp/read\necho Welcome\nexec /bin/bash \"$@\"\n";
+    let install = "printf %s \"$1\" >/usr/local/bin/odd && chmod 755 /usr/local/bin/odd && usermod -s /usr/local/bin/odd stead";
+    project.ok(&[
+        "exec", "web", "--", "sudo", "sh", "-c", install, "sh", shell,
+    ]);
+
     // Down and up: the same machine, with what a boot applies.
     project
         .ok(&["restart"])
@@ -251,6 +259,20 @@ machine "web" {
         project.ok(&["exec", "--", "cat", "/var/tmp/app"]).out,
         "changed\n"
     );
+    let read = project.ok(&["exec", "--", "cat", "/var/tmp/read"]).out;
+    let is_fine = |line: &str| line == "-c exec sh" || line.contains("by-hook");
+    assert!(read.lines().all(is_fine), "{read}");
+    // What is interrupted has ended in the guest, too.
+    let mut long = project
+        .stead(&["exec", "web", "--", "sh", "-c", "sleep 4321 & sleep 4321"])
+        .spawn()
+        .unwrap();
+    let sleeps = "pgrep -cf '^sleep 4321' || true";
+    let count = || project.ok(&["exec", "--", "sh", "-c", sleeps]).out;
+    while count() != "2\n" {}
+    long.kill().unwrap();
+    long.wait().unwrap();
+    while count() != "0\n" {}
     let halt = project.ok(&["halt", "--no-hooks"]);
     assert!(!halt.err.contains("goes down"), "{}", halt.err);
     assert_eq!(project.state("web"), "off");

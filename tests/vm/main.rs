@@ -28,6 +28,7 @@ mod belonging;
 mod boxes;
 mod bridges;
 mod capture;
+mod console;
 mod crashes;
 mod faults;
 mod fetched;
@@ -48,6 +49,7 @@ mod server;
 mod shares;
 #[path = "../fetch/signer.rs"]
 mod signer;
+mod soak;
 mod states;
 mod sync;
 mod trouble;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -71,6 +72,7 @@ fn states_that_stead_did_not_bring_about() {
     reaches_no_host(&project, true);
     saved(&project, &domain);
     forwards_change(&project);
+    ready_is_what_a_forward_reaches(&project);
     // From now on without a way out.
     let isolated = fs::read_to_string(project.folder.join("Machinefile"))
         .unwrap()
@@ -83,12 +85,19 @@ fn states_that_stead_did_not_bring_about() {
     reaches_no_host(&project, false);
     forwards_lead_in(&project);
 
+    reboots(&project);
+
     // QEMU dies in the middle of something.
     let child = provisions(&project);
+    let command = executes(&project, "sleep 7776");
     kill_qemu(&domain);
     ends_with(child, &["the machine stopped"]);
+    let output = command.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(255), "{}", text(&output));
     let status = project.ok(&["status"]).out;
     assert!(status.contains("QEMU was killed or crashed"), "{status}");
+
+    still_boots(&project, &domain);
 
     // Nothing of a snapshot is left, either.
     virsh(&["start", &domain]);
@@ -160,6 +169,7 @@ fn paused(project: &Project, domain: &str) {
         &["machine vm is paused", "run the same command again"],
     );
     project.ok(&["up"]);
+    a_command_waits(project, domain);
 
     // The guest is asked to shut down, and does so.
     virsh(&["suspend", domain]);
@@ -168,6 +178,41 @@ fn paused(project: &Project, domain: &str) {
     let state = virsh(&["domstate", domain, "--reason"]);
     assert!(state.contains("shut off (shutdown)"), "{state}");
     project.ok(&["up"]);
+}
+
+/// Runs a command in the guest, and returns once it runs.
+fn executes(project: &Project, command: &str) -> Child {
+    let line = format!("touch /tmp/runs; {command}");
+    let child = project
+        .stead(&["exec", "vm", "--", "sh", "-c", &line])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let runs = "until rm /tmp/runs 2>/dev/null; do sleep 0.1; done";
+    project.ok(&["ssh", "vm", "-c", runs]);
+    child
+}
+
+/// A command that runs goes on after a pause, and its caller is told why it says nothing.
+fn a_command_waits(project: &Project, domain: &str) {
+    let mut child = executes(project, "sleep 3; echo done");
+    virsh(&["suspend", domain]);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut line = || said.next().unwrap().unwrap();
+    let first = line();
+    assert!(
+        first.starts_with("waiting: machine vm is paused"),
+        "{first}"
+    );
+    assert_eq!(line(), "hint: `stead up vm` resumes it");
+    project.ok(&["up"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(0), &b"done\n"[..])
+    );
 }
 
 /// What was saved goes on as it was, and what is shown is what is so.
@@ -311,6 +356,30 @@ fn added_devices(project: &Project, domain: &str) {
     virsh(&["detach-disk", domain, "vdb", "--config"]);
 }
 
+/// A service that listens on the guest's own 127.0.0.1 only is not ready where a forward leads to it.
+fn ready_is_what_a_forward_reaches(project: &Project) {
+    let serve = |address: &str| {
+        project.ok(&["ssh", "vm", "-c", "pkill -f '[h]ttp.server' || true"]);
+        let script = format!(
+            "setsid python3 -m http.server 8000 --bind {address} >/dev/null 2>&1 </dev/null & until grep -q :1F40 /proc/net/tcp; do sleep 0.1; done"
+        );
+        project.ok(&["ssh", "vm", "-c", &script]);
+    };
+    let checked = MACHINEFILE.replace("timeout \"900s\"", "tcp 8000; timeout \"8s\"");
+    project.write("Machinefile", &checked);
+    serve("127.0.0.1");
+    project.run(&["up"], 1).says(&[
+        "not ready within 8.0s",
+        "what listens on port 8000 does so on 127.0.0.1 of the guest only; the forward of port 18471 cannot reach it: let it listen on 0.0.0.0",
+    ]);
+    serve("0.0.0.0");
+    project.ok(&["up"]);
+    assert_eq!(project.state("vm"), "ready");
+    project.ok(&["ssh", "vm", "-c", "pkill -f '[h]ttp.server'"]);
+    project.write("Machinefile", MACHINEFILE);
+    project.ok(&["up"]);
+}
+
 /// What is tried from inside: an address of bash's, and whether somebody answers.
 fn tries(project: &Project, address: &str, port: u16) -> bool {
     let script = format!("timeout 10 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null");
@@ -371,6 +440,56 @@ fn forwards_lead_in(project: &Project) {
         .ok(&["exec", "vm", "--", "cat", "/srv/src/file"])
         .out;
     assert_eq!(said, "two\n");
+}
+
+/// A guest that reboots by itself is not ready meanwhile, and what runs in it ends at once.
+fn reboots(project: &Project) {
+    assert_eq!(project.state("vm"), "ready");
+    let child = provisions(project);
+    // The connection ends with it.
+    let _ = project
+        .stead(&["ssh", "vm", "-c", "sudo systemctl reboot"])
+        .output()
+        .unwrap();
+    ends_with(
+        child,
+        &[
+            "the guest rebooted while provisioner long ran",
+            "run `stead restart vm` after `stead up`",
+        ],
+    );
+    wait_for_state(project, "rebooting");
+    let status = project.ok(&["status"]).out;
+    assert!(status.contains("vm: does not answer any more"), "{status}");
+    assert_eq!(project.steps("vm", &[])[0], "reach");
+    // What has to reach it waits, by a new connection.
+    project.ok(&["exec", "vm", "--", "true"]);
+    wait_for_state(project, "ready");
+    project.ok(&["up"]);
+}
+
+/// A guest that has not booted yet: what waits for it ends when it cannot come, and it is shut down as soon as it hears that.
+fn still_boots(project: &Project, domain: &str) {
+    virsh(&["start", domain]);
+    assert_eq!(project.state("vm"), "booting");
+    let waits: Vec<Child> = [&["sync", "vm"][..], &["copy", "src/file", "vm:/tmp"]]
+        .iter()
+        .map(|words| {
+            let mut command = project.stead(words);
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    virsh(&["suspend", domain]);
+    for child in waits {
+        ends_with(child, &["machine vm is paused", "`stead up vm` resumes it"]);
+    }
+    virsh(&["resume", domain]);
+    let halt = project.ok(&["halt"]);
+    assert!(!halt.err.contains("powering it off"), "{}", halt.err);
+    let state = virsh(&["domstate", domain, "--reason"]);
+    assert!(state.contains("shut off (shutdown)"), "{state}");
 }
 
 /// QEMU of that domain, and of no other.

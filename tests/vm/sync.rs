@@ -272,6 +272,12 @@ fn folders_are_kept_the_same() {
         .project
         .run(&["copy", "no such", "web:"], 1)
         .says(&["there is no file no such on the host"]);
+    let pipe = ground.project.folder.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    ground
+        .project
+        .run(&["copy", "pipe", "web:"], 1)
+        .says(&["pipe is a pipe, a socket or a device, which cannot be copied"]);
     ground
         .project
         .run(&["copy", "web:no-such", "."], 1)

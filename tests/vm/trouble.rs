@@ -75,6 +75,14 @@ fn no_ssh_in_time() {
     project.ok(&["up"]);
     assert_eq!(project.state("vm"), "ready");
 
+    // A prompt is there for who types at its console.
+    let typed = project.with_input(&["console"], b"\r");
+    assert!(
+        typed.status.success() && String::from_utf8_lossy(&typed.stdout).contains("login:"),
+        "{}",
+        text(&typed)
+    );
+
     // A guest that powers itself off is off, whatever was recorded.
     project.ok(&["ssh", "-c", "sudo systemctl poweroff || true"]);
     for _ in 0..300 {

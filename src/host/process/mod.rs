@@ -12,7 +12,7 @@ pub use as_root::run_as_root;
 pub use command::{Command, Environment, Limits, Output};
 pub use error::ProgramError;
 pub use find::{SYSTEM_FOLDERS, find, find_all, find_system};
-pub use start::{Start, become_program};
+pub use start::{Start, become_program, shown_script};
 pub use tree::Tree;
 
 use std::{

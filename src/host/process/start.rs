@@ -1,5 +1,7 @@
 //! Starts programs, whose command lines get into the log. The log never has a program's environment or input, which
 //! may be secret.
+//!
+//! No program gets the repository of a git hook that runs stead: [`OF_A_REPOSITORY`].
 
 use std::{
     ffi::OsStr,
@@ -12,6 +14,25 @@ use crate::{host::shell::shell_quote, report::secrets};
 
 /// The longest word in the log, in characters. A longer one is a script, whose beginning is enough.
 const LONGEST_WORD: usize = 200;
+
+/// Variables that choose a repository, its index and its objects (git(1), githooks(5), git-receive-pack(1)). git sets
+/// them for hooks. With them, each git that a program of stead's runs would read and write the hook's repository,
+/// whatever folder it is in: `ansible-galaxy` would check out a role's tag there.
+const OF_A_REPOSITORY: [&str; 13] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
 
 /// Starts a program whose command line gets into the log. clippy.toml refuses other ways.
 pub trait Start {
@@ -35,7 +56,7 @@ impl Start for Command {
     type Child = Child;
 
     fn start_in_private(&mut self, private: usize) -> io::Result<Child> {
-        log(self, private);
+        ready(self, private);
         self.spawn()
     }
 }
@@ -48,7 +69,7 @@ impl Start for tokio::process::Command {
     type Child = tokio::process::Child;
 
     fn start_in_private(&mut self, private: usize) -> io::Result<tokio::process::Child> {
-        log(self.as_std(), private);
+        ready(self.as_std_mut(), private);
         self.spawn()
     }
 }
@@ -60,11 +81,14 @@ impl Start for tokio::process::Command {
     reason = "this is the function to use instead"
 )]
 pub fn become_program(command: &mut Command, private: usize) -> io::Error {
-    log(command, private);
+    ready(command, private);
     command.exec()
 }
 
-fn log(command: &Command, private: usize) {
+fn ready(command: &mut Command, private: usize) {
+    for name in OF_A_REPOSITORY {
+        command.env_remove(name);
+    }
     tracing::debug!("run: {}", public_line(command, private));
 }
 
@@ -86,6 +110,11 @@ pub(super) fn line<'a>(program: &OsStr, arguments: impl Iterator<Item = &'a OsSt
     line
 }
 
+/// Returns a script as the log has it.
+pub fn shown_script(script: &str) -> String {
+    word(OsStr::new(script))
+}
+
 fn word(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     // Before it is cut: a part of a secret would not be found.
@@ -99,6 +128,29 @@ fn word(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_program_gets_the_repository_of_a_hook() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "env; git rev-parse --local-env-vars"]);
+        for name in OF_A_REPOSITORY {
+            command.env(name, "x");
+        }
+        command.env("GIT_CONFIG_COUNT", "0");
+        let output = command.stdout(std::process::Stdio::piped());
+        let output = output.start().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let has = |name: &str| said.lines().any(|line| line == format!("{name}=x"));
+        assert!(!OF_A_REPOSITORY.iter().any(|name| has(name)), "{said}");
+        // A setting of the user's own stays.
+        assert!(said.lines().any(|line| line == "GIT_CONFIG_COUNT=0"));
+        // What git has beside settings and replaced objects is in the list.
+        let names = said.lines().filter(|line| line.starts_with("GIT_"));
+        for name in names.filter(|line| !line.contains('=')) {
+            let kept = name.starts_with("GIT_CONFIG") || name.contains("REPLACE");
+            assert!(kept || OF_A_REPOSITORY.contains(&name), "{name}");
+        }
+    }
 
     #[test]
     fn a_program_is_one_line() {

@@ -52,6 +52,16 @@ fn a_machine_as_stead_made_it_has_nothing_foreign() {
 }
 
 #[test]
+fn an_agent_that_has_opened_its_channel_is_seen() {
+    assert!(!Layout::parse(&own()).unwrap().agent);
+    let name = "name='org.qemu.guest_agent.0'";
+    for (state, wanted) in [("connected", true), ("disconnected", false)] {
+        let xml = own().replace(name, &format!("{name} state='{state}'"));
+        assert_eq!(Layout::parse(&xml).unwrap().agent, wanted, "{state}");
+    }
+}
+
+#[test]
 fn a_snapshot_over_the_own_disk_is_seen() {
     let definition = Layout::parse(SNAPSHOT).unwrap();
     let images = Path::new("/data/images");

@@ -4,6 +4,7 @@
 
 mod datagrams;
 mod flows;
+pub(super) mod probe;
 mod stream;
 
 use std::{
@@ -157,7 +158,9 @@ impl WaysIn {
 
     async fn close(&self, name: &str) {
         let machine = self.machines.borrow_mut().remove(name);
-        for (_, door) in machine.into_iter().flat_map(Machine::into_doors) {
+        for (mac, door) in machine.into_iter().flat_map(Machine::into_doors) {
+            // Nothing tells when an interface has got another QEMU.
+            self.switch.forget_question(mac);
             door.close().await;
         }
     }

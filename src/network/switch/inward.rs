@@ -26,6 +26,13 @@ impl Switch {
         (state.lines.get(&mac)).is_some_and(|line| line.outlet.is_there(mac))
     }
 
+    /// Has it unknown whether the guest with this card has asked for an address: its QEMU has ended.
+    pub(in crate::network) fn forget_question(&self, mac: Mac) {
+        if let Some(line) = self.state.borrow_mut().lines.get_mut(&mac) {
+            line.has_asked = false;
+        }
+    }
+
     /// Sends packets of the network's own address to a card.
     pub(in crate::network) fn send_in(&self, mac: Mac, packets: &VecDeque<Vec<u8>>) {
         let mut state = self.state.borrow_mut();

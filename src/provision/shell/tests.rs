@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
 };
@@ -33,7 +34,9 @@ impl Ran {
     }
 }
 
-fn start(text: &str) -> (Child, ChildStdin) {
+/// `place`: what /tmp is in a guest, so that runs of other tests are none of this guest's.
+fn start(text: &str, place: &Path) -> (Child, ChildStdin) {
+    let text = text.replace("/tmp/stead.", &format!("{}/stead.", place.display()));
     let mut child = Command::new("sh")
         .arg("-s")
         .stdin(Stdio::piped())
@@ -47,6 +50,10 @@ fn start(text: &str) -> (Child, ChildStdin) {
 }
 
 fn run(script: &str, change: impl FnOnce(&mut Shell)) -> Ran {
+    run_in(tempfile::tempdir().unwrap().path(), script, change)
+}
+
+fn run_in(place: &Path, script: &str, change: impl FnOnce(&mut Shell)) -> Ran {
     let mut shell = shell();
     change(&mut shell);
     let named = Script {
@@ -56,7 +63,8 @@ fn run(script: &str, change: impl FnOnce(&mut Shell)) -> Ran {
     };
     let word = unguessable().unwrap();
     // Standard input stays open, as with ssh.
-    let (mut child, stdin) = start(&launch(&shell, script.as_bytes(), &named, &word));
+    let text = launch(&shell, script.as_bytes(), &named, &word);
+    let (mut child, stdin) = start(&text, place);
     let mut out = String::new();
     let mut err = String::new();
     let mut listener = Listener {
@@ -329,7 +337,9 @@ fn when_nobody_listens_any_more_all_of_it_ends() {
         interpreter: &interpreter(script.as_bytes(), None),
         file: "app",
     };
-    let (mut child, stdin) = start(&launch(&shell, script.as_bytes(), &named, "word"));
+    let place = tempfile::tempdir().unwrap();
+    let text = launch(&shell, script.as_bytes(), &named, "word");
+    let (mut child, stdin) = start(&text, place.path());
     while !(runs("4444.5") && runs("4444.25")) {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -337,4 +347,38 @@ fn when_nobody_listens_any_more_all_of_it_ends() {
     drop((stdin, child.stdout.take(), child.stderr.take()));
     child.wait().unwrap();
     assert!(!runs("4444.5") && !runs("4444.25"));
+}
+
+/// What an earlier run started may outlast its caller for a while.
+#[test]
+fn a_run_waits_for_the_one_before() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("order");
+    let shown = file.display();
+    let script = format!("trap '' TERM\nwhile :; do echo first >>{shown}; sleep 0.1; done\n");
+    let shell = shell();
+    let named = Script {
+        text: &script,
+        interpreter: &interpreter(script.as_bytes(), None),
+        file: "app",
+    };
+    let text = launch(&shell, script.as_bytes(), &named, "word");
+    let (mut first, stdin) = start(&text, place.path());
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop((stdin, first.stdout.take(), first.stderr.take()));
+    let last = format!("echo second >>{shown}; sleep 0.5");
+    let second = run_in(place.path(), &last, |_| {});
+    second.result.as_ref().unwrap();
+    assert!(
+        second
+            .err
+            .contains("waiting for an earlier run of a provisioner"),
+        "{}",
+        second.err
+    );
+    let order = std::fs::read_to_string(&file).unwrap();
+    assert!(order.ends_with("first\nsecond\n"), "{order}");
+    first.wait().unwrap();
 }

@@ -2,9 +2,14 @@
 
 use std::{
     fs::{self, File, FileTimes, Metadata},
-    io,
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    unistd::{Whence, lseek},
 };
 
 use crate::{
@@ -115,6 +120,31 @@ fn permissions(guest: &Metadata) -> u32 {
     guest.mode() & 0o775
 }
 
+/// Copies a file's content. Where it has holes, the copy has holes too.
+fn copy_with_holes(from: &mut File, to: &mut File) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        // lseek(2): a file system without holes says that all of the file is data.
+        let data = match lseek(
+            &mut *from,
+            i64::try_from(at).unwrap_or(i64::MAX),
+            Whence::SeekData,
+        ) {
+            Ok(data) => data,
+            Err(Errno::ENXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = lseek(&mut *from, data, Whence::SeekHole)?;
+        from.seek(SeekFrom::Start(data.unsigned_abs()))?;
+        to.seek(SeekFrom::Start(data.unsigned_abs()))?;
+        at = end.unsigned_abs();
+        io::copy(&mut from.by_ref().take(at - data.unsigned_abs()), to)?;
+    }
+    Ok(())
+}
+
 /// Puts a file in place, whole or not at all. Returns `false` if the host's file has changed since
 /// `seen`.
 fn place_file(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
@@ -129,7 +159,7 @@ fn place_file(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result
         made.into_temp_path()
     } else if metadata.is_file() {
         let (mut to, new) = name.tempfile_in(parent)?.into_parts();
-        io::copy(&mut File::open(staged)?, &mut to)?;
+        copy_with_holes(&mut File::open(staged)?, &mut to)?;
         to.set_permissions(fs::Permissions::from_mode(permissions(&metadata)))?;
         to.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
         to.sync_data()?;

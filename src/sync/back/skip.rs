@@ -13,6 +13,8 @@ pub enum Skip {
     TooLarge,
     /// A symlink whose target is outside the folder.
     LeadsOut,
+    /// A pipe, a socket or a device.
+    Special,
     Refused(Refused),
 }
 
@@ -121,6 +123,7 @@ impl Skip {
     /// The reason, for people.
     pub fn why(self) -> &'static str {
         match self {
+            Skip::Special => "it is not a file but a pipe, a socket or a device",
             Skip::LeadsOut => "it is a symlink that leads out of the folder",
             Skip::Refused(Refused::Repository) => {
                 "it is part of a repository, and git on the host would run what it contains"

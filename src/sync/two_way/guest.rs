@@ -30,7 +30,6 @@ pub(super) struct GuestSide {
 
 /// Returns the command that runs unison in the guest. The guest chooses no part of it.
 pub(super) fn server(owner: Option<&str>, program: &str) -> String {
-    // The login user's own shell may be anything.
     format!(
         "exec sh -c {} stead-two-way {} {program}",
         shell_quote(SERVER),
@@ -44,7 +43,6 @@ pub(super) async fn prepare(
     program: &Path,
     version: &str,
 ) -> Result<GuestSide, TwoWayError> {
-    // The login user's own shell may be anything.
     let command = format!(
         "exec sh -c {} stead-two-way {} {} {}",
         shell_quote(PREPARE_SCRIPT),
@@ -77,10 +75,7 @@ pub(super) async fn prepare(
         if !copied {
             // It is written under another name first, so that a truncated copy is never run.
             let script = format!(
-                "exec sh -c {}",
-                shell_quote(&format!(
-                    "set -e; f=$(mktemp); cat >$f; s=; [ \"$(id -u)\" = 0 ] || s='sudo -n'; $s install -D -m 755 $f {GUEST_UNISON}.new; $s mv -f {GUEST_UNISON}.new {GUEST_UNISON}; rm -f $f"
-                ))
+                "set -e; f=$(mktemp); cat >$f; s=; [ \"$(id -u)\" = 0 ] || s='sudo -n'; $s install -D -m 755 $f {GUEST_UNISON}.new; $s mv -f {GUEST_UNISON}.new {GUEST_UNISON}; rm -f $f"
             );
             remote.send(&script, program, &mut |_| {}).await?;
         }

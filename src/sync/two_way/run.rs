@@ -98,7 +98,10 @@ impl Run<'_> {
         reason = "unison and ssh run beside each other"
     )]
     async fn unison(&self, words: &[OsString]) -> Result<(ExitStatus, String), TwoWayError> {
-        let mut ssh = self.remote.start(&self.server)?;
+        let mut ssh = match self.remote.start(&self.server).await? {
+            Ok(ssh) => ssh,
+            Err(output) => return Err(self.failed(output.last_words())),
+        };
         let pipes = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take());
         let (Some(to), Some(answers), Some(complaints)) = pipes else {
             return Err(self.failed("ssh has no pipes".into()));

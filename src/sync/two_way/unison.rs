@@ -84,6 +84,18 @@ pub(super) fn conflicts(said: &str) -> Vec<String> {
     found
 }
 
+/// Returns the paths of pipes, sockets and devices in unison's output: lines such as
+/// `  skipped: run/sock (path /srv/app/run/sock has unknown file type)`.
+pub(super) fn skipped(said: &str) -> Vec<String> {
+    (said.split(['\n', '\r']))
+        .filter_map(|line| {
+            let rest = line.trim().strip_prefix("skipped: ")?;
+            let rest = rest.strip_suffix(" has unknown file type)")?;
+            Some(rest.split_once(" (path ")?.0.to_string())
+        })
+        .collect()
+}
+
 pub(super) fn last_words(said: &str) -> String {
     let lines: Vec<&str> = (said.split(['\n', '\r']))
         .map(str::trim)
@@ -134,6 +146,15 @@ pub(super) mod tests {
             changed  ====> deleted    h  \n\
             [END] Copying <==== odd\n";
         assert_eq!(conflicts(said), ["d", "with two words", "n", "h"]);
+    }
+
+    #[test]
+    fn what_unison_skips_is_found() {
+        let said = "Synchronization complete at 18:05:40  (0 items transferred, 3 skipped, 0 failed)\n  \
+            skipped: a pipe (path /srv/app/a pipe has unknown file type)\n  \
+            skipped: f (contents changed on both sides)\n  \
+            skipped: run/sock (path /srv/app/run/sock has unknown file type)\n";
+        assert_eq!(skipped(said), ["a pipe", "run/sock"]);
     }
 
     #[test]

@@ -96,6 +96,8 @@ struct Destination {
     pending: Rc<Pending>,
     /// When a two-way folder was last synced.
     ended: Cell<Option<Instant>>,
+    /// What the last two-way sync skipped, so that it is said once.
+    skipped: RefCell<Option<String>>,
 }
 
 /// Watches until it is dropped.
@@ -192,6 +194,7 @@ fn plan(data: &DataDir, watched: &Watched) -> Result<Parts, SyncError> {
                 source,
                 pending,
                 ended: Cell::default(),
+                skipped: RefCell::default(),
             });
         }
     }
@@ -382,7 +385,9 @@ impl Destination {
         listener: &dyn Listener,
     ) -> Result<(), SyncError> {
         let started = Instant::now();
-        let whole = *batch == Batch::All;
+        // A file that has other names is the same file by each of them, and the event had only one.
+        let is_copied = matches!(method, Some(SendMethod::Copy(_)));
+        let whole = *batch == Batch::All || (is_copied && batch.has_linked(&self.folder.from));
         let rules = source.rules(whole)?;
         let remote = self.presence.remote();
         if method.is_none() {
@@ -411,7 +416,10 @@ impl Destination {
                 let _held = hold_sync(data, self.uuid, HOLDER)
                     .await
                     .map_err(not_locked())?;
-                let list = batch.list(&self.folder.from);
+                let list = match whole {
+                    true => None,
+                    false => batch.list(&self.folder.from),
+                };
                 pusher.push(&rules, list.as_deref()).await?
             }
             SendMethod::TwoWay => {
@@ -426,12 +434,20 @@ impl Destination {
                     std::fs::symlink_metadata(self.folder.from.join(path))
                         .is_ok_and(|it| it.is_file())
                 });
-                let outcome = two_way::sync(&self.folder, remote, &compare).await;
+                let outcome = two_way::sync(&self.folder, remote, &compare, &mut drop).await;
                 self.ended.set(Some(Instant::now()));
                 let outcome = outcome?;
-                if let Some(words) = outcome.notice(&self.folder.to) {
+                if let Some(words) = outcome.conflict_notice(&self.folder.to) {
                     listener.notice(&self.machine, words);
                 }
+                let skipped = outcome.skip_notice(&self.folder.to);
+                if let Some(words) = skipped
+                    .clone()
+                    .filter(|_| skipped != *self.skipped.borrow())
+                {
+                    listener.notice(&self.machine, words);
+                }
+                self.skipped.replace(skipped);
                 return Ok(());
             }
             // There are no paths to send events for, and the guest has the files anyway.

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap, HashSet},
     fs,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -44,6 +44,16 @@ impl Batch {
             list.push(0);
         }
         Some(list)
+    }
+
+    /// Whether one of the files has several names (hard links).
+    pub(super) fn has_linked(&self, root: &Path) -> bool {
+        let Batch::Paths(paths) = self else {
+            return false;
+        };
+        paths.iter().any(|path| {
+            fs::symlink_metadata(root.join(path)).is_ok_and(|it| it.is_file() && it.nlink() > 1)
+        })
     }
 
     /// Returns the paths; none for the whole folder.
@@ -178,6 +188,18 @@ mod tests {
             "z/gone",
         ]));
         assert_eq!(batch.list(root.path()).unwrap(), b"was\0was-not\0z/gone\0");
+    }
+
+    #[test]
+    fn files_with_several_names_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("one"), "").unwrap();
+        fs::write(root.path().join("two"), "").unwrap();
+        fs::create_dir(root.path().join("folder")).unwrap();
+        let batch = Batch::Paths(paths(&["gone", "folder", "one"]));
+        assert!(!batch.has_linked(root.path()) && !Batch::All.has_linked(root.path()));
+        fs::hard_link(root.path().join("one"), root.path().join("two.")).unwrap();
+        assert!(batch.has_linked(root.path()));
     }
 
     #[test]

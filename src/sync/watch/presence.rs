@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::Child,
+    io::AsyncReadExt,
+    process::{Child, ChildStdout},
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
@@ -24,11 +24,8 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How much a guest may print before the word `here`, in bytes.
-const MOST_SAID: u64 = 256 << 10;
-
-/// The command in the guest: prints `here`, and then waits for this side to close the connection.
-const HERE: &str = "echo here && exec cat";
+/// The command in the guest: waits for this side to close the connection.
+const HERE: &str = "exec cat";
 
 pub(super) struct Presence {
     remote: Remote,
@@ -73,16 +70,15 @@ impl Presence {
         loop {
             self.wait_for_work().await;
             match self.connect().await {
-                Ok((mut child, mut out)) => {
+                Ok(mut child) => {
                     generation += 1;
                     pause = FIRST_PAUSE;
                     // A report about the previous connection is out of date.
                     let _ = timeout(Duration::ZERO, self.lost.notified()).await;
                     self.here.send_replace(generation);
-                    let mut byte = [0; 64];
                     tokio::select! {
-                        // The guest sends nothing more until the end.
-                        _ = async { while matches!(out.read(&mut byte).await, Ok(n) if n > 0) {} } => {}
+                        // The guest sends nothing until the end.
+                        _ = ended(child.stdout.take()) => {}
                         () = self.lost.notified() => {}
                     }
                     self.here.send_replace(0);
@@ -114,42 +110,23 @@ impl Presence {
         }
     }
 
-    async fn connect(&self) -> Result<(Child, BufReader<tokio::process::ChildStdout>), String> {
+    async fn connect(&self) -> Result<Child, String> {
         if !self.remote.ssh_config().exists() {
             return Err("it does not exist".into());
         }
-        let mut child = (self.remote.start_bounded(HERE)).map_err(|error| error.to_string())?;
-        let Some(out) = child.stdout.take() else {
-            return Err("ssh has no output".into());
-        };
-        let mut out = BufReader::new(out);
-        if says_here(&mut out).await {
-            return Ok((child, out));
+        match self.remote.start_bounded(HERE).await {
+            Ok(Ok(child)) => Ok(child),
+            Ok(Err(output)) => Err(why(&output.last_words())),
+            Err(error) => Err(error.to_string()),
         }
-        let mut said = Vec::new();
-        if let Some(err) = child.stderr.take() {
-            let mut err = err.take(MOST_SAID);
-            let read = err.read_to_end(&mut said);
-            let _ = timeout(Duration::from_millis(50), read).await;
-        }
-        let said = String::from_utf8_lossy(&said);
-        let _ = child.start_kill();
-        let _ = child.wait().await;
-        Err(why(&said))
     }
 }
 
-/// Reads until the line `here`. The guest's shell may print other lines before it.
-async fn says_here(out: &mut (impl AsyncBufRead + Unpin)) -> bool {
-    let mut out = out.take(MOST_SAID);
-    let mut line = Vec::new();
-    while out.read_until(b'\n', &mut line).await.is_ok_and(|n| n > 0) {
-        if line.trim_ascii_end() == b"here" {
-            return true;
-        }
-        line.clear();
+async fn ended(out: Option<ChildStdout>) {
+    let mut byte = [0; 64];
+    if let Some(mut out) = out {
+        while matches!(out.read(&mut byte).await, Ok(n) if n > 0) {}
     }
-    false
 }
 
 /// Returns why there is no connection, from the output of `stead dial` and ssh.
@@ -173,14 +150,6 @@ pub async fn hold_sync(data: &DataDir, machine: Uuid, what: &str) -> std::io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_guest_that_prints_for_ever_is_not_listened_to_for_ever() {
-        assert!(says_here(&mut &b"Welcome\xff\nhere\n"[..]).await);
-        assert!(!says_here(&mut &b"her"[..]).await);
-        let mut endless = BufReader::new(tokio::io::repeat(b'x'));
-        assert!(!says_here(&mut endless).await);
-    }
 
     #[test]
     fn why_there_is_no_connection_is_said_in_a_line() {

@@ -21,10 +21,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     report::clean::Shown,
-    sync::{
-        error::SyncError,
-        filter::{Filter, GITIGNORE},
-    },
+    sync::{error::SyncError, filter::Filter},
 };
 
 /// The changes that were found.
@@ -230,7 +227,7 @@ impl Tree {
         };
         let path = folder.join(&name);
         let is_folder = has(Flag::IN_ISDIR);
-        if self.filter.reads_gitignore() && name == GITIGNORE && !has(Flag::IN_MODIFY) {
+        if self.filter.depends_on(&name) && !has(Flag::IN_MODIFY) {
             found.stale = true;
             found.all = true;
         }
@@ -287,26 +284,38 @@ fn events() -> AddWatchFlags {
         | AddWatchFlags::IN_DONT_FOLLOW
 }
 
-fn limit(name: &str) -> u64 {
-    fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+/// Returns the name and the value of the limit that was reached: the host's, or that of this user namespace, such as a
+/// container's (namespaces(7), "The /proc/sys/user directory"), if that is lower.
+fn limit(of_host: &'static str, of_namespace: &'static str) -> (&'static str, u64) {
+    let read = |name: &str| -> Option<u64> {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    let limit = read(of_host).unwrap_or(0);
+    match read(of_namespace).filter(|inner| *inner < limit) {
+        Some(inner) => (of_namespace, inner),
+        None => (of_host, limit),
+    }
 }
 
 fn watch_error(at: PathBuf) -> SyncError {
-    let limit = limit("max_user_watches");
+    let (setting, limit) = limit("fs.inotify.max_user_watches", "user.max_inotify_watches");
     SyncError::WatchLimit {
         at,
+        setting,
         limit,
         raised: (limit * 4).max(1 << 19),
     }
 }
 
 fn instance_error(error: Errno) -> SyncError {
-    let limit = limit("max_user_instances");
+    let (setting, limit) = limit(
+        "fs.inotify.max_user_instances",
+        "user.max_inotify_instances",
+    );
     match error {
         Errno::EMFILE => SyncError::InstanceLimit {
+            setting,
             limit,
             raised: (limit * 4).max(512),
         },
@@ -466,5 +475,38 @@ mod tests {
     fn the_limit_is_named() {
         let text = watch_error("/srv/app".into()).to_string();
         assert!(text.contains("fs.inotify.max_user_watches is"), "{text}");
+    }
+
+    /// As in a rootless container.
+    #[test]
+    fn the_limit_of_a_user_namespace_is_named() {
+        let script = "echo 2 >/proc/sys/user/max_inotify_watches || exit 77; exec \"$@\"";
+        let output = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "sync::watch::tree::tests::in_a_namespace"])
+            .args(["--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        // This host may not allow such namespaces.
+        if !said.contains("running 1 test") {
+            return;
+        }
+        assert!(
+            said.contains("user.max_inotify_watches is 2, for"),
+            "{output:?}"
+        );
+    }
+
+    #[ignore = "a part of another test"]
+    #[tokio::test]
+    async fn in_a_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let ended = Tree::new(Filter::new(folder.path(), &[], false));
+        println!("{}", ended.map(|tree| tree.len()).unwrap_err());
     }
 }
