@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     guest::{Remote, listening_script, while_called},
     host::ports::{Protocol, first_for_users},
-    machine::Record,
+    machine::{OWN_ADDRESS, Record},
     machinefile::{Forward, Machine},
     network::{Mac, Probed, is_shown, listening_at},
     report::clean::words,
@@ -22,9 +22,6 @@ use super::{
     error::ApplyError,
     steps::{Steps, blocking},
 };
-
-/// The address of a guest on QEMU's own network.
-const ON_QEMUS_NETWORK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 
 /// How long something may listen where nobody reaches it before people are told.
 const SILENT: Duration = Duration::from_secs(3);
@@ -55,7 +52,7 @@ impl<'a> Way<'a> {
         let led = cards.iter().find(|it| Some(it.mac) == card);
         Some(Way {
             forward,
-            to: led.map_or(ON_QEMUS_NETWORK, |it| it.address),
+            to: led.map_or(OWN_ADDRESS, |it| it.address),
             card,
         })
     }
@@ -310,7 +307,7 @@ mod tests {
     fn a_port_is_reached_where_its_forward_leads() {
         let mut record = crate::machine::sample_record();
         let way = Way::to(&record, 80).unwrap();
-        assert_eq!((way.forward.host, way.to), (8080, ON_QEMUS_NETWORK));
+        assert_eq!((way.forward.host, way.to), (8080, OWN_ADDRESS));
         let reaches = |at: &str| way.seems_to_reach(&[at.parse().unwrap()]);
         for at in ["0.0.0.0", "::", "10.0.2.15"] {
             assert!(reaches(at), "{at}");

@@ -28,7 +28,7 @@ pub enum UserCommand<'a> {
 
 impl UserCommand<'_> {
     /// Returns the words of `set` in the guest.
-    fn words(self) -> String {
+    pub(super) fn words(self) -> String {
         match self {
             UserCommand::Words(words) => {
                 let words: Vec<String> = words.iter().map(|word| shell_quote(word)).collect();

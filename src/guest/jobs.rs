@@ -7,7 +7,10 @@ use jiff::Timestamp;
 
 use crate::host::{digest::nonce, shell::shell_quote};
 
-use super::{ending::END_SCRIPT, exec::code_of_guest};
+use super::{
+    ending::END_SCRIPT,
+    exec::{UserCommand, code_of_guest},
+};
 
 /// provisioners/guest/stead-job.
 const JOB_SCRIPT: &str = include_str!("../../provisioners/guest/stead-job");
@@ -95,8 +98,7 @@ pub fn job_script(name: Option<&JobName>, order: JobOrder<'_>) -> String {
         JobOrder::Start(words) => {
             let shown = serde_json::Value::from(kept(words)).to_string();
             script.push_str(&format!("stead_shown={}\n", shell_quote(&shown)));
-            let words: Vec<String> = words.iter().map(|word| shell_quote(word)).collect();
-            format!("start {}", words.join(" "))
+            format!("start {}", UserCommand::Words(words).words())
         }
     };
     format!("{script}set -- {words}\n{JOB_SCRIPT}")

@@ -57,7 +57,7 @@ pub use jobs::{
 };
 pub use kernels::{KERNELS_SCRIPT, Kernels, parse_kernels};
 pub use listening::listening_script;
-pub use output::{Output, SSH_FAILED, about_connection, is_about_dial};
+pub use output::{LINGER, Output, SSH_FAILED, about_connection, is_about_dial};
 pub use reach::{WaitResult, answers_within, wait_for_banner, wait_for_led};
 pub use seed::{
     SeedContent, end_marker_script, outcome_script, seed_device, seed_errors, write_seed,

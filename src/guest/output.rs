@@ -6,7 +6,7 @@ use std::{process::ExitStatus, time::Duration};
 pub const SSH_FAILED: i32 = 255;
 
 /// How long to wait for trailing output after a command has ended.
-pub(super) const LINGER: Duration = Duration::from_millis(300);
+pub const LINGER: Duration = Duration::from_millis(300);
 
 /// The output of a command in the guest.
 #[derive(Debug)]

@@ -18,7 +18,8 @@ pub use pause::{DiskError, Pause};
 #[cfg(test)]
 pub(crate) use record::tests::record as sample_record;
 pub use record::{
-    BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned,
-    Provisioning, RECORD_FORMAT, Record, Running, Share, ShareKind, Signs, Spec, wired,
+    BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, OWN_ADDRESS, Phase,
+    Provisioned, Provisioning, RECORD_FORMAT, Record, Running, Share, ShareKind, Signs, Spec,
+    wired,
 };
 pub(crate) use record::{Format, MACHINE_URI, PREFIX, RUNNING_URI, from_xml, to_xml};

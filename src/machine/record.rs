@@ -22,8 +22,8 @@ use crate::{
 
 use super::{CpuSpec, Layout, Ports};
 
-/// The address of a machine on a network of its own: what it would have on QEMU's own network, as people know it.
-const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+/// The address of a machine on QEMU's own network. On a network of its own it has that too, as people know it.
+pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const OWN_PREFIX: u8 = 24;
 
 /// The port of the guest's SSH server.

@@ -7,7 +7,8 @@ use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
         ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-        EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket,
+        EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpRepr, TcpSeqNumber,
+        UdpPacket,
     },
 };
 
@@ -155,6 +156,28 @@ pub(super) fn written(
     ip.emit(&mut packet, &checksums);
     emit(packet.payload_mut(), &checksums);
     bytes
+}
+
+/// Returns a TCP packet without data, options and acknowledgement. `ports`: from and to.
+pub(super) fn empty_tcp(
+    ports: (u16, u16),
+    control: TcpControl,
+    number: TcpSeqNumber,
+) -> TcpRepr<'static> {
+    TcpRepr {
+        src_port: ports.0,
+        dst_port: ports.1,
+        control,
+        seq_number: number,
+        ack_number: None,
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    }
 }
 
 /// Where a packet comes from, and where it goes.

@@ -50,12 +50,8 @@ const MARK: &str = "stead-ports";
 /// prints. Those that are no ports are left out, and so are ports after the first
 /// [`MOST`]: a guest can say what it wants.
 pub(super) fn read(line: &str) -> Option<BTreeMap<u16, Listener>> {
-    let mut words = line.split_ascii_whitespace();
-    if words.next() != Some(MARK) {
-        return None;
-    }
     let mut found: BTreeMap<u16, Listener> = BTreeMap::new();
-    for (address, port) in words.filter_map(socket) {
+    for (address, port) in sockets(line)? {
         let is_local = address.is_loopback();
         let Some(address) = reached_at(address) else {
             continue;
@@ -77,12 +73,14 @@ pub(super) fn read(line: &str) -> Option<BTreeMap<u16, Listener>> {
 
 /// Returns the addresses of the guest at which something listens on a port; `None` as with [`read`].
 pub fn listening_at(line: &str, port: u16) -> Option<Vec<IpAddr>> {
-    let mut words = line.split_ascii_whitespace();
-    if words.next() != Some(MARK) {
-        return None;
-    }
-    let found = words.filter_map(socket).filter(|(_, at)| *at == port);
+    let found = sockets(line)?.filter(|(_, at)| *at == port);
     Some(found.map(|(address, _)| address).take(MOST).collect())
+}
+
+/// Returns where something listens; `None` as with [`read`].
+fn sockets(line: &str) -> Option<impl Iterator<Item = (IpAddr, u16)>> {
+    let mut words = line.split_ascii_whitespace();
+    (words.next() == Some(MARK)).then(|| words.filter_map(socket))
 }
 
 /// Reads `0100007F:1538`, and the same for IPv6: words of 32 bits, each in the byte order of the guest. Those that run

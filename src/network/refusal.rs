@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4DstUnreachable, Icmpv4Message,
-    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
+    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket,
 };
 
-use super::frame::written;
+use super::frame::{empty_tcp, written};
 
 /// How much of a packet's content goes back with its refusal, in bytes (RFC 792).
 const QUOTED: usize = 8;
@@ -87,20 +87,8 @@ fn reset(
     if tcp.rst() {
         return None;
     }
-    let answer = TcpRepr {
-        src_port: tcp.dst_port(),
-        dst_port: tcp.src_port(),
-        control: TcpControl::Rst,
-        seq_number: tcp.ack_number(),
-        ack_number: None,
-        window_len: 0,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
-    };
+    let ports = (tcp.dst_port(), tcp.src_port());
+    let answer = empty_tcp(ports, TcpControl::Rst, tcp.ack_number());
     let ip = Ipv4Repr {
         src_addr: packet.dst_addr(),
         dst_addr: packet.src_addr(),

@@ -20,7 +20,9 @@ use tokio::{
 
 use crate::{
     failure::Failure,
-    guest::{GuestError, Listener, Output, Remote, SSH_FAILED, UserCommand, Word, exec_script},
+    guest::{
+        GuestError, LINGER, Listener, Output, Remote, SSH_FAILED, UserCommand, Word, exec_script,
+    },
     host::{digest::nonce, interrupt::before_end, runtime::runtime, unread::Input},
     machine::Observed,
     report::{clean::words, stdio},
@@ -33,9 +35,6 @@ use super::{
 
 /// How long to wait for the login in silence.
 const SILENT: Duration = Duration::from_secs(3);
-
-/// How long output may take that is on its way when ssh has ended.
-const LINGER: Duration = Duration::from_millis(300);
 
 /// How much output is passed on at a time, in bytes.
 const PIECE: usize = 1 << 17;
@@ -97,15 +96,10 @@ pub fn exec(
     let nonce = nonce().map_err(|error| Failure::io("read random bytes", &error))?;
     let mark = format!("stead-{nonce}");
     let script = exec_script(command, &mark, !streams.input.is_nothing());
-    if observed.condition.rebooting {
-        // Connections to the guest as it was would hang.
-        remote.disconnect();
-    }
-    let boots = !observed.has_booted();
     let runtime = runtime()?;
     let started = runtime.block_on(async {
         tokio::select! {
-            started = start(remote, &script, boots) => started,
+            started = start(observed, remote, &script) => started,
             lost = until_lost(session, observed, machine, Reboots::Pass) => Ok(Err(lost.failure)),
         }
     });
@@ -165,13 +159,13 @@ async fn until_gone(session: &Session, observed: &Observed, machine: &str) -> Fa
     }
 }
 
-/// Starts the script. If that takes seconds, people are told what it waits for. `boots`: the guest may let nobody in yet.
+/// Starts the script. If that takes seconds, people are told what it waits for. A guest that boots may let nobody in yet.
 pub(super) async fn start(
+    observed: &Observed,
     remote: &Remote,
     script: &str,
-    boots: bool,
 ) -> Result<Result<Child, Failure>, Failure> {
-    let started = start_or_again(remote, script, boots);
+    let started = start_or_again(remote, script, !observed.has_booted());
     tokio::pin!(started);
     let early = timeout(SILENT, &mut started).await;
     let started = match early {

@@ -176,14 +176,9 @@ impl Jobs<'_> {
     fn ask(&self, name: Option<&JobName>, order: JobOrder<'_>) -> Result<Output, Failure> {
         let script = job_script(name, order);
         let machine = &self.remote.machine;
-        if self.observed.condition.rebooting {
-            // Connections to the guest as it was would hang.
-            self.remote.disconnect();
-        }
-        let boots = !self.observed.has_booted();
         runtime()?.block_on(async {
             let asked = async {
-                let child = start(self.remote, &script, boots).await??;
+                let child = start(self.observed, self.remote, &script).await??;
                 Ok(self.remote.collect(child).await?)
             };
             tokio::select! {

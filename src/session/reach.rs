@@ -42,7 +42,7 @@ impl Session {
     }
 
     /// Returns the machine of that name, or the project's only one. Fails unless it is running. Writes
-    /// its OpenSSH files if they differ.
+    /// its OpenSSH files if they differ, and ends connections to a guest that reboots.
     pub fn reachable(&self, name: Option<&str>) -> Result<(Observed, Remote), Failure> {
         let (name, observed) = self.running(name)?;
         if observed.record.spec.is_wired() {
@@ -51,13 +51,12 @@ impl Session {
         let files = self.files(&observed.identity);
         need_keys(self, &name, &observed.identity)?;
         ssh_target(self, &observed).write(&files)?;
-        Ok((
-            observed,
-            Remote {
-                machine: name,
-                files,
-            },
-        ))
+        let remote = Remote {
+            machine: name,
+            files,
+        };
+        end_stale_connections(&observed, &remote);
+        Ok((observed, remote))
     }
 
     /// Returns the machine of that name, or the project's only one. Fails unless it is running.
@@ -86,6 +85,13 @@ impl Session {
     }
 }
 
+/// Ends connections to a guest as it was before it rebooted: commands by them would hang.
+fn end_stale_connections(observed: &Observed, remote: &Remote) {
+    if observed.condition.rebooting {
+        remote.disconnect();
+    }
+}
+
 /// Waits until a machine's SSH server answers, so that stead itself says why it does not: `stead dial`, which ssh runs,
 /// has no stderr of its own. There is nothing to wait for while a ControlMaster has a connection. The wait ends if the machine
 /// is paused or stops meanwhile. A guest that still boots has to let stead log in, too.
@@ -94,10 +100,7 @@ pub fn wait_for_answer(
     observed: &Observed,
     remote: &Remote,
 ) -> Result<(), Failure> {
-    if observed.condition.rebooting {
-        // Connections to the guest as it was would hang.
-        remote.disconnect();
-    }
+    end_stale_connections(observed, remote);
     if UnixStream::connect(remote.files.control_socket()).is_ok() {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use stead::{
     machine::{Identity, Phase, Running, Signs},
 };
 
-use super::{domain_xml, record};
+use super::{domain_xml, mark_running, record};
 
 /// Installed by `./dev setup`.
 const SHELLS: [&str; 5] = ["sh", "bash", "zsh", "fish", "tcsh"];
@@ -258,13 +258,7 @@ fn a_command_ends_with_a_guest_that_reboots() {
         signs: Some(Signs::default()),
         ..Running::default()
     };
-    let mark = format!(
-        "<stead:running xmlns:stead='urn:stead:running'>{}</stead:running></metadata>",
-        serde_json::to_string(&running).unwrap()
-    );
-    let node = guest.root().join("node.xml");
-    let xml = fs::read_to_string(&node).unwrap();
-    fs::write(&node, xml.replace("</metadata>", &mark)).unwrap();
+    mark_running(&guest.root(), &running);
     let mut stead = guest.stead(&["exec", "web", "--", "sh", "-c", "echo begun; sleep 300"]);
     let mut stead = stead.spawn().unwrap();
     let mut begun = [0; 6];

@@ -12,7 +12,7 @@ use stead::{
     machinefile::Forward,
 };
 
-use super::{domain_xml, record};
+use super::{domain_xml, mark_running, record};
 
 struct Project {
     folder: tempfile::TempDir,
@@ -126,13 +126,7 @@ fn a_guest_that_reboots_by_itself_is_not_ready() {
         signs: Some(Signs::default()),
         ..Running::default()
     };
-    let mark = format!(
-        "<stead:running xmlns:stead='urn:stead:running'>{}</stead:running></metadata>",
-        serde_json::to_string(&running).unwrap()
-    );
-    let node = root.join("node.xml");
-    let xml = fs::read_to_string(&node).unwrap();
-    fs::write(&node, xml.replace("</metadata>", &mark)).unwrap();
+    mark_running(&root, &running);
     let log = MachineFiles::new(&DataDir::at(root.join("data")), &identity.uuid).console_log();
     fs::create_dir_all(log.parent().unwrap()).unwrap();
     for (text, wanted) in [

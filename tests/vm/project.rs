@@ -293,6 +293,17 @@ impl Project {
     }
 }
 
+/// Calls `each` with every process of the host and its command line, whose words end in NULs.
+pub(crate) fn each_process(mut each: impl FnMut(i32, &str)) {
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = (process.file_name().to_str()).and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        each(pid, &String::from_utf8_lossy(&line));
+    }
+}
+
 impl Drop for Project {
     fn drop(&mut self) {
         // A failing test leaves nothing running either.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::project::{Project, variable, virsh};
+use crate::project::{Project, each_process, variable, virsh};
 
 /// A command that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(30 * 60);
@@ -452,16 +452,6 @@ impl Ground {
         for machine in &self.machines {
             self.project.assert_gone(machine);
         }
-    }
-}
-
-fn each_process(mut each: impl FnMut(i32, &str)) {
-    for process in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = (process.file_name().to_str()).and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        each(pid, &String::from_utf8_lossy(&line));
     }
 }
 

@@ -4,11 +4,11 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::project::{Project, text, virsh};
+use crate::project::{Project, each_process, text, virsh};
 
 const MACHINEFILE: &str = r#"
 project "states"
@@ -496,15 +496,12 @@ fn still_boots(project: &Project, domain: &str) {
 fn kill_qemu(domain: &str) {
     let guest = format!("guest={domain},");
     let mut found = 0;
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        if !String::from_utf8_lossy(&line).contains(&guest) {
-            continue;
+    each_process(|pid, line| {
+        if line.contains(&guest) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            found += 1;
         }
-        let id = process.file_name();
-        let killed = Command::new("kill").arg("-KILL").arg(&id).status().unwrap();
-        assert!(killed.success());
-        found += 1;
-    }
+    });
     assert_eq!(found, 1);
 }

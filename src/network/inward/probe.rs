@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::host::ports::Protocol;
 
 use super::{
-    super::{Mac, control::Probed, switch::Switch},
+    super::{Mac, control::Probed, frame::empty_tcp, switch::Switch},
     flows::Flows,
 };
 
@@ -74,19 +74,10 @@ struct Segment {
 
 impl Segment {
     fn packet(&self) -> Vec<u8> {
+        let ports = (self.from.1, self.to.1);
         let tcp = TcpRepr {
-            src_port: self.from.1,
-            dst_port: self.to.1,
-            control: self.control,
-            seq_number: TcpSeqNumber(self.number),
-            ack_number: None,
             window_len: WINDOW,
-            window_scale: None,
-            max_seg_size: None,
-            sack_permitted: false,
-            sack_ranges: [None; 3],
-            timestamp: None,
-            payload: &[],
+            ..empty_tcp(ports, self.control, TcpSeqNumber(self.number))
         };
         let ip = Ipv4Repr {
             src_addr: self.from.0,
