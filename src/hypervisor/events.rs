@@ -42,7 +42,7 @@ type Sender = broadcast::Sender<(Uuid, Lifecycle)>;
 static EVENT_LOOP: Once = Once::new();
 
 /// Starts libvirt's own event loop in a thread, once. A connection that was opened earlier does without.
-fn register_event_loop() {
+pub(super) fn register_event_loop() {
     EVENT_LOOP.call_once(|| {
         // SAFETY: libvirt's library is loaded, since a connection is open, and this is called once.
         if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {

@@ -197,7 +197,9 @@ functions! {
     virStorageVolFree
     virStorageVolLookupByName
     virStreamAbort
+    virStreamEventAddCallback
     virStreamEventRemoveCallback
+    virStreamEventUpdateCallback
     virStreamFree
     virStreamNew
     virStreamRecv

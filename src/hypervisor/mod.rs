@@ -35,7 +35,7 @@ pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use all_domains::Definition;
 pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
-pub use console::{Console, NotOpened};
+pub use console::{Console, Heard, NotOpened};
 pub use cpu::{OtherCpu, feature};
 pub use daemon::{Qemus, Runtime, qemu_of};
 pub use domain::{Domain, ShutdownMethod, Survey, Unreadable};

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Read},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use memchr::memchr;
 use crate::{
     failure::Failure,
     host::raw_terminal::RawTerminal,
-    hypervisor::{Console, Lifecycle, LifecycleEvents, NotOpened},
+    hypervisor::{Console, Heard, Lifecycle, LifecycleEvents, NotOpened},
     machine::{Identity, Power},
     report::{stdio, talk},
 };
@@ -34,8 +34,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long leaving may take.
 const CLOSES: Duration = Duration::from_secs(2);
 
-/// How much is passed on at a time, in bytes.
+/// How much of the input is passed on at a time, in bytes.
 const PIECE: usize = 4096;
+
+/// How many events may wait. With more, the guest waits for whoever reads what it says.
+const EVENTS: usize = 16;
 
 /// How many pieces may wait for a guest that takes none. Keys are few, and the one that leaves must be read.
 const KEYS: usize = 1 << 16;
@@ -67,7 +70,15 @@ pub fn console(
     let (name, observed) = session.running(name)?;
     let identity = observed.identity;
     let lifecycle = LifecycleEvents::subscribe(&session.connection)?;
-    let opened = session.connection.console(&identity, force);
+    let (tell, events) = sync_channel(EVENTS);
+    let heard = tell.clone();
+    let opened = session.connection.console(&identity, force, move |what| {
+        // An error means that the console was left.
+        let _ = heard.send(match what {
+            Heard::Said(bytes) => Event::Said(bytes),
+            Heard::Ended => Event::Ended,
+        });
+    });
     let console = opened.map_err(|error| not_opened(&name, error))?;
     let is_typed = io::stdin().is_terminal();
     if is_typed && !quiet {
@@ -77,11 +88,10 @@ pub fn console(
     }
     let terminal =
         RawTerminal::of_stdin().map_err(|error| Failure::io("prepare the terminal", &error))?;
-    let (tell, events) = channel();
-    receive(console.clone(), tell.clone());
     pass_on_input(console.clone(), is_typed, tell.clone());
     pass_on_changes(&lifecycle, &identity, tell);
     let end = follow(session, &identity, &events, is_typed);
+    drop(events);
     close(console);
     drop(terminal);
     if is_typed {
@@ -122,30 +132,9 @@ fn not_opened(name: &str, error: NotOpened) -> Failure {
     }
 }
 
-/// Passes on what the guest says, in a thread that ends with the console or with the process.
-fn receive(console: Console, tell: Sender<Event>) {
-    thread::spawn(move || {
-        let mut piece = vec![0; PIECE];
-        loop {
-            match console.receive(&mut piece) {
-                Ok(length @ 1..) => {
-                    if tell.send(Event::Said(piece[..length].to_vec())).is_err() {
-                        return;
-                    }
-                }
-                ended => {
-                    tracing::debug!("the console has ended: {:?}", ended.err());
-                    let _ = tell.send(Event::Ended);
-                    return;
-                }
-            }
-        }
-    });
-}
-
 /// Passes on standard input, in threads that end with the process. What is typed is read also while the guest takes
 /// nothing.
-fn pass_on_input(console: Console, is_typed: bool, tell: Sender<Event>) {
+fn pass_on_input(console: Console, is_typed: bool, tell: SyncSender<Event>) {
     let (to, pieces) = sync_channel::<Vec<u8>>(if is_typed { KEYS } else { PIECES });
     let left = tell.clone();
     thread::spawn(move || {
@@ -171,7 +160,7 @@ fn pass_on_input(console: Console, is_typed: bool, tell: Sender<Event>) {
     thread::spawn(move || {
         for piece in pieces {
             if console.send(&piece).is_err() {
-                // Whoever receives hears of that too.
+                // Whoever listens hears of that too.
                 return;
             }
         }
@@ -179,7 +168,7 @@ fn pass_on_input(console: Console, is_typed: bool, tell: Sender<Event>) {
     });
 }
 
-fn pass_on_changes(lifecycle: &LifecycleEvents, identity: &Identity, tell: Sender<Event>) {
+fn pass_on_changes(lifecycle: &LifecycleEvents, identity: &Identity, tell: SyncSender<Event>) {
     let mut events = lifecycle.receiver();
     let uuid = identity.uuid;
     thread::spawn(move || {
@@ -250,7 +239,7 @@ fn follow(
 
 /// Leaves the console, so that the next command finds it free. A libvirt that does not answer is not waited for.
 fn close(console: Console) {
-    let (tell, closed) = channel();
+    let (tell, closed) = sync_channel(1);
     thread::spawn(move || {
         console.close();
         let _ = tell.send(());
