@@ -28,14 +28,14 @@ const PIECE: usize = 4096;
 const NOT_YET: c_int = -2;
 
 /// What comes from a console.
-pub enum Heard {
-    Said(Vec<u8>),
+pub enum Heard<'a> {
+    Said(&'a [u8]),
     /// Nothing more will come: its QEMU has ended, another program took it, or libvirt's daemon has ended.
     Ended,
 }
 
-/// What is called with each of them, in the thread of libvirt's events. While it waits, the guest waits too.
-type Listener = Box<dyn Fn(Heard) + Send>;
+/// What is called with each of them, in the thread of libvirt's events: it must not wait. It returns whether it wants more.
+type Listener = Box<dyn Fn(Heard<'_>) -> bool + Send>;
 
 /// An open console. Clones are the same one.
 ///
@@ -74,7 +74,7 @@ impl Connection {
         &self,
         identity: &Identity,
         force: bool,
-        listener: impl Fn(Heard) + Send + 'static,
+        listener: impl Fn(Heard<'_>) -> bool + Send + 'static,
     ) -> Result<Console, NotOpened> {
         // Before the connection is opened: that is when libvirt looks for an event loop.
         register_event_loop();
@@ -151,24 +151,28 @@ fn listen(stream: &Stream, listener: Listener) -> Result<(), virt::error::Error>
 unsafe extern "C" fn on_event(stream: sys::virStreamPtr, events: c_int, opaque: *mut c_void) {
     // SAFETY: `listen` made it, and it lives until `free`.
     let listener = unsafe { &*opaque.cast::<Listener>() };
-    let mut piece = vec![0u8; PIECE];
+    let mut piece = [0u8; PIECE];
     let received = match events as u32 & sys::VIR_STREAM_EVENT_READABLE {
         // It was closed, or has failed.
         0 => 0,
         // SAFETY: libvirt passes a valid stream, and the buffer has this length.
         _ => unsafe { sys::virStreamRecv(stream, piece.as_mut_ptr().cast(), piece.len()) },
     };
-    match usize::try_from(received) {
-        Ok(length @ 1..) => {
-            piece.truncate(length);
-            listener(Heard::Said(piece));
-        }
-        Err(_) if received == NOT_YET => {}
+    let wants_more = match usize::try_from(received) {
+        Ok(length @ 1..) => listener(Heard::Said(&piece[..length])),
+        Err(_) if received == NOT_YET => true,
         _ => {
-            // It would be told again and again.
-            // SAFETY: libvirt passes a valid stream.
-            unsafe { sys::virStreamEventUpdateCallback(stream, 0) };
             listener(Heard::Ended);
+            false
+        }
+    };
+    if !wants_more {
+        // SAFETY: libvirt passes a valid stream.
+        unsafe {
+            // Its end would be told again and again.
+            sys::virStreamEventUpdateCallback(stream, 0);
+            // libvirt would keep in memory what comes.
+            sys::virStreamAbort(stream);
         }
     }
 }

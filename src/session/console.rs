@@ -2,7 +2,11 @@
 
 use std::{
     io::{self, IsTerminal, Read},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +18,7 @@ use crate::{
     host::raw_terminal::RawTerminal,
     hypervisor::{Console, Heard, Lifecycle, LifecycleEvents, NotOpened},
     machine::{Identity, Power},
-    report::{stdio, talk},
+    report::{bytes, stdio, talk},
 };
 
 use super::{Session, condition::need_running};
@@ -37,17 +41,20 @@ const CLOSES: Duration = Duration::from_secs(2);
 /// How much of the input is passed on at a time, in bytes.
 const PIECE: usize = 4096;
 
-/// How many events may wait. With more, the guest waits for whoever reads what it says.
-const EVENTS: usize = 16;
+/// How much of what the guest says may wait for whoever reads it, in bytes. libvirt gives no way to make the guest wait.
+const UNREAD: usize = 64 << 20;
 
 /// How many pieces may wait for a guest that takes none. Keys are few, and the one that leaves must be read.
 const KEYS: usize = 1 << 16;
 const PIECES: usize = 4;
 
 enum Event {
-    Said(Vec<u8>),
+    /// Where nothing was unread, something is now.
+    Said,
     /// The console has ended.
     Ended,
+    /// It was left, because the guest said more than anybody read.
+    TooMuch,
     /// The key that leaves was typed.
     Left,
     /// All of the input was passed on.
@@ -70,15 +77,10 @@ pub fn console(
     let (name, observed) = session.running(name)?;
     let identity = observed.identity;
     let lifecycle = LifecycleEvents::subscribe(&session.connection)?;
-    let (tell, events) = sync_channel(EVENTS);
-    let heard = tell.clone();
-    let opened = session.connection.console(&identity, force, move |what| {
-        // An error means that the console was left.
-        let _ = heard.send(match what {
-            Heard::Said(bytes) => Event::Said(bytes),
-            Heard::Ended => Event::Ended,
-        });
-    });
+    let (tell, events) = channel();
+    let unread = Arc::default();
+    let listener = listener(tell.clone(), Arc::clone(&unread));
+    let opened = session.connection.console(&identity, force, listener);
     let console = opened.map_err(|error| not_opened(&name, error))?;
     let is_typed = io::stdin().is_terminal();
     if is_typed && !quiet {
@@ -90,8 +92,7 @@ pub fn console(
         RawTerminal::of_stdin().map_err(|error| Failure::io("prepare the terminal", &error))?;
     pass_on_input(console.clone(), is_typed, tell.clone());
     pass_on_changes(&lifecycle, &identity, tell);
-    let end = follow(session, &identity, &events, is_typed);
-    drop(events);
+    let end = follow(session, &identity, &events, &unread, is_typed);
     close(console);
     drop(terminal);
     if is_typed {
@@ -104,6 +105,15 @@ pub fn console(
             }
             Ok(())
         }
+        End::TooMuch => Err(Failure::error(
+            format!(
+                "left the console of {name}: {} of what it printed waited for a reader",
+                bytes(UNREAD as u64)
+            ),
+            format!(
+                "`stead console {name}` opens it again, and `stead logs {name}` has the end of what was printed"
+            ),
+        )),
         End::Here => {
             need_stopped(session, &name, &identity)?;
             if !quiet {
@@ -132,9 +142,36 @@ fn not_opened(name: &str, error: NotOpened) -> Failure {
     }
 }
 
+/// What the guest said and nobody has read.
+type Unread = Arc<Mutex<Vec<u8>>>;
+
+/// Returns what libvirt calls with what the guest says.
+fn listener(tell: Sender<Event>, unread: Unread) -> impl Fn(Heard<'_>) -> bool + Send {
+    // An error means that the console was left.
+    let says = move |event| tell.send(event).is_ok();
+    move |heard| match heard {
+        Heard::Said(bytes) => {
+            let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
+            if unread.len() + bytes.len() > UNREAD {
+                says(Event::TooMuch);
+                return false;
+            }
+            unread.extend_from_slice(bytes);
+            unread.len() > bytes.len() || says(Event::Said)
+        }
+        Heard::Ended => says(Event::Ended),
+    }
+}
+
+/// Passes on what was not read yet. Returns whether there is still a reader.
+fn pass_on(unread: &Unread) -> io::Result<bool> {
+    let bytes = mem::take(&mut *unread.lock().unwrap_or_else(PoisonError::into_inner));
+    stdio::raw(&bytes)
+}
+
 /// Passes on standard input, in threads that end with the process. What is typed is read also while the guest takes
 /// nothing.
-fn pass_on_input(console: Console, is_typed: bool, tell: SyncSender<Event>) {
+fn pass_on_input(console: Console, is_typed: bool, tell: Sender<Event>) {
     let (to, pieces) = sync_channel::<Vec<u8>>(if is_typed { KEYS } else { PIECES });
     let left = tell.clone();
     thread::spawn(move || {
@@ -168,7 +205,7 @@ fn pass_on_input(console: Console, is_typed: bool, tell: SyncSender<Event>) {
     });
 }
 
-fn pass_on_changes(lifecycle: &LifecycleEvents, identity: &Identity, tell: SyncSender<Event>) {
+fn pass_on_changes(lifecycle: &LifecycleEvents, identity: &Identity, tell: Sender<Event>) {
     let mut events = lifecycle.receiver();
     let uuid = identity.uuid;
     thread::spawn(move || {
@@ -194,12 +231,14 @@ enum End {
     Left,
     /// On the machine's side.
     Here,
+    TooMuch,
 }
 
 fn follow(
     session: &Session,
     identity: &Identity,
     events: &Receiver<Event>,
+    unread: &Unread,
     is_typed: bool,
 ) -> Result<End, Failure> {
     let mut is_over = false;
@@ -210,14 +249,15 @@ fn follow(
             event => event,
         };
         match event {
-            Ok(Event::Said(bytes)) => {
-                let said = stdio::raw(&bytes)
+            Ok(Event::Said) => {
+                let is_read = pass_on(unread)
                     .map_err(|error| Failure::io("write what the guest says", &error))?;
-                if !said {
+                if !is_read {
                     return Ok(End::Left);
                 }
             }
             Ok(Event::Left) => return Ok(End::Left),
+            Ok(Event::TooMuch) => return Ok(End::TooMuch),
             // A terminal that is gone, or Ctrl-] before.
             Ok(Event::InputEnded) if is_typed => return Ok(End::Left),
             Ok(Event::InputEnded) => is_over = true,
@@ -225,8 +265,8 @@ fn follow(
                 let observed = session.connection.observe(identity)?;
                 if observed.is_none_or(|it| it.power != Power::Running) {
                     // What the guest said last may be on its way.
-                    while let Ok(Event::Said(bytes)) = events.recv_timeout(LOOK) {
-                        let _ = stdio::raw(&bytes);
+                    while let Ok(Event::Said) = events.recv_timeout(LOOK) {
+                        let _ = pass_on(unread);
                     }
                     return Ok(End::Here);
                 }
@@ -239,7 +279,7 @@ fn follow(
 
 /// Leaves the console, so that the next command finds it free. A libvirt that does not answer is not waited for.
 fn close(console: Console) {
-    let (tell, closed) = sync_channel(1);
+    let (tell, closed) = channel();
     thread::spawn(move || {
         console.close();
         let _ = tell.send(());
@@ -267,5 +307,32 @@ fn need_stopped(session: &Session, name: &str, identity: &Identity) -> Result<()
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_bounded() {
+        let (tell, events) = channel();
+        let unread = Unread::default();
+        let listener = listener(tell, Arc::clone(&unread));
+        let mebibyte = vec![b'x'; 1 << 20];
+        let mebibyte = || Heard::Said(&mebibyte);
+        assert!(listener(mebibyte()));
+        assert!(matches!(events.recv(), Ok(Event::Said)));
+        assert_eq!(mem::take(&mut *unread.lock().unwrap()).len(), 1 << 20);
+        for _ in 0..64 {
+            assert!(listener(mebibyte()));
+        }
+        assert!(!listener(mebibyte()));
+        let rest: Vec<Event> = events.try_iter().collect();
+        assert!(matches!(rest[..], [Event::Said, Event::TooMuch]));
+        assert_eq!(unread.lock().unwrap().len(), UNREAD);
+        unread.lock().unwrap().clear();
+        drop(events);
+        assert!(!listener(mebibyte()));
     }
 }
