@@ -3,10 +3,7 @@
 //!
 //! The `virt` crate moves what a callback for a stream gets, so there is unsafe code here.
 
-use std::{
-    ffi::{c_int, c_void},
-    sync::Arc,
-};
+use std::ffi::{c_int, c_void};
 
 use virt::{stream::Stream, sys};
 
@@ -15,7 +12,6 @@ use crate::machine::Identity;
 use super::{
     connection::Connection,
     error::{Doing, HypervisorError},
-    events::register_event_loop,
 };
 
 /// The text of libvirt's error if somebody has the console (libvirt, src/qemu/qemu_driver.c).
@@ -46,7 +42,7 @@ type Listener = Box<dyn Fn(Heard<'_>) -> bool + Send>;
 pub struct Console {
     stream: Stream,
     domain: String,
-    _connection: Arc<Connection>,
+    _connection: Connection,
 }
 
 /// Why a console cannot be opened.
@@ -76,9 +72,7 @@ impl Connection {
         force: bool,
         listener: impl Fn(Heard<'_>) -> bool + Send + 'static,
     ) -> Result<Console, NotOpened> {
-        // Before the connection is opened: that is when libvirt looks for an event loop.
-        register_event_loop();
-        let connection = Connection::open(self.uri())?;
+        let connection = self.another_with_events()?;
         let Some(domain) = connection.lookup(identity)? else {
             return Err(NotOpened::Gone);
         };
@@ -98,7 +92,7 @@ impl Connection {
         Ok(Console {
             stream,
             domain: name,
-            _connection: Arc::new(connection),
+            _connection: connection,
         })
     }
 }

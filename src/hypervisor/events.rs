@@ -42,7 +42,7 @@ type Sender = broadcast::Sender<(Uuid, Lifecycle)>;
 static EVENT_LOOP: Once = Once::new();
 
 /// Starts libvirt's own event loop in a thread, once. A connection that was opened earlier does without.
-pub(super) fn register_event_loop() {
+fn register_event_loop() {
     EVENT_LOOP.call_once(|| {
         // SAFETY: libvirt's library is loaded, since a connection is open, and this is called once.
         if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {
@@ -55,6 +55,18 @@ pub(super) fn register_event_loop() {
                 while unsafe { sys::virEventRunDefaultImpl() } >= 0 {}
             });
     });
+}
+
+impl Connection {
+    /// Opens another connection to the same libvirt, which the event loop reads.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub(super) fn another_with_events(&self) -> Result<Connection, HypervisorError> {
+        // Before the connection is opened: that is when libvirt looks for an event loop.
+        register_event_loop();
+        Connection::open(self.uri())
+    }
 }
 
 /// A subscription to the lifecycle events of all domains of a libvirt. It ends when it is dropped.
@@ -72,11 +84,9 @@ impl LifecycleEvents {
     /// # Errors
     /// If libvirt refuses.
     pub fn subscribe(connection: &Connection) -> Result<Self, HypervisorError> {
-        // Before the connection is opened: that is when libvirt looks for an event loop.
-        register_event_loop();
         let (sender, _) = broadcast::channel(256);
         let mut events = LifecycleEvents {
-            connection: Connection::open(connection.uri())?,
+            connection: connection.another_with_events()?,
             callbacks: Vec::new(),
             sender,
         };
