@@ -3,8 +3,8 @@
 # of a user namespace: no loop device, no mount. Part of `stead box build`.
 #
 # usage: assemble.sh WORK (direct|bootloader) SIZE-IN-BYTES UUID
-#   in:  WORK/root.tar
-#   out: WORK/disk.raw, WORK/version, WORK/release; for direct also WORK/vmlinuz, WORK/initrd.img
+#   in:  WORK/root.tar, maybe WORK/version
+#   out: WORK/disk.raw, WORK/version; for direct also WORK/release, WORK/vmlinuz, WORK/initrd.img
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 work=$1 boot=$2 size=$3 uuid=$4
@@ -14,8 +14,30 @@ trap 'rm -rf root' EXIT
 mkdir root
 # The kernel fills /dev.
 tar -C root --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*' -xpf root.tar
-cat root/etc/debian_version >version
-ls root/lib/modules >release
+
+# Sets `found` to the first of these files of the root file system that is there, for $1. A link may
+# lead to a file of the host.
+first_of() {
+    local what=$1 file
+    shift
+    for file; do
+        found=root/$file
+        [ -L "$found" ] || [ ! -f "$found" ] || return 0
+    done
+    echo "the packages brought no $what; looked for: $*" >&2
+    exit 1
+}
+
+# A distribution's version, unless the tool that installed its packages knows better.
+if [ ! -e version ]; then
+    found=root/etc/debian_version
+    if [ -f "$found" ] && [ ! -L "$found" ] && ! grep -qsx 'ID=ubuntu' root/usr/lib/os-release; then
+        cat "$found" >version
+    else
+        first_of os-release usr/lib/os-release etc/os-release
+        sed -n 's/^VERSION_ID=//p' "$found" | tr -d "\"'" >version
+    fi
+fi
 
 mke2fs_options=(-q -F -t ext4 -L root -U "$uuid" -m 1 -d root
     -E "hash_seed=$uuid,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0")
@@ -24,8 +46,17 @@ export E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH
 truncate -s "$size" disk.raw
 case $boot in
     direct)
-        cp root/boot/vmlinuz-* vmlinuz
-        cp root/boot/initrd.img-* initrd.img
+        release=$(ls root/lib/modules)
+        if [ "$(wc -w <<<"$release")" != 1 ]; then
+            echo "expected the modules of one kernel in /lib/modules, found: ${release:-none}" >&2
+            exit 1
+        fi
+        echo "$release" >release
+        # As Debian, dracut, and SUSE name them.
+        first_of kernel "boot/vmlinuz-$release" "lib/modules/$release/vmlinuz"
+        cp "$found" vmlinuz
+        first_of initrd "boot/initrd.img-$release" "boot/initramfs-$release.img" "boot/initrd-$release"
+        cp "$found" initrd.img
         chmod 644 vmlinuz initrd.img
         mke2fs "${mke2fs_options[@]}" disk.raw
         ;;

@@ -2,7 +2,17 @@
 
 use miette::Diagnostic;
 
-use crate::machinefile::MachinefileErrors;
+use crate::{
+    host::{paths::DATA_DIR_VARIABLE, remedy},
+    machinefile::MachinefileErrors,
+};
+
+/// What to do if stead's data folder cannot be used.
+pub fn own_folder() -> String {
+    format!(
+        "stead's data folder must be one that you can write in; choose it with {DATA_DIR_VARIABLE}"
+    )
+}
 
 /// Why a command fails: the message, and the exit code.
 #[derive(Clone, Debug)]
@@ -34,10 +44,12 @@ impl<E: Diagnostic> From<E> for Failure {
             }
             source = cause.source();
         }
-        Failure::Error {
-            message,
-            hint: error.help().map(|help| help.to_string()),
-        }
+        // What the system said is more exact than what is usual for this error.
+        let hint = match remedy::of_causes(&error) {
+            Some(remedy) => Some(remedy.to_string()),
+            None => error.help().map(|help| help.to_string()),
+        };
+        Failure::Error { message, hint }
     }
 }
 
@@ -59,8 +71,14 @@ impl Failure {
     pub fn io(doing: impl Into<String>, error: &std::io::Error) -> Self {
         Failure::Error {
             message: format!("cannot {}: {error}", doing.into()),
-            hint: None,
+            hint: remedy::of(error).map(str::to_string),
         }
+    }
+
+    /// The same, for a file in stead's data folder.
+    pub fn in_data(doing: impl Into<String>, error: &std::io::Error) -> Self {
+        let hint = remedy::of(error).map_or_else(own_folder, str::to_string);
+        Failure::error(format!("cannot {}: {error}", doing.into()), hint)
     }
 
     /// Returns the error as one line.

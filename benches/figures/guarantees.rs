@@ -188,6 +188,7 @@ fn record(machine: &str, root: &str) -> Record {
         hostname: machine.into(),
         user: None,
         kernel: None,
+        firmware: Default::default(),
         cpu: None,
         accel: Accel::Tcg,
         user_data: None,
@@ -219,6 +220,7 @@ fn record(machine: &str, root: &str) -> Record {
         lacks_virtiofs: None,
         run_of: None,
         copy_of: None,
+        firmware: Default::default(),
         new_keys: 0,
         claim: None,
     }

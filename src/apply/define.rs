@@ -54,7 +54,7 @@ pub(super) fn define(
         None => None,
     };
     let images = context.data.images();
-    let additions = match &existing {
+    let (additions, firmware_files) = match &existing {
         Some(domain) if phase == PhaseKept::Created => {
             let next = Layout::parse(&domain.next_xml()?).map_err(ApplyError::Internal)?;
             if let Some(foreign) = next.foreign_disk(&wanted.identity, &images) {
@@ -62,9 +62,11 @@ pub(super) fn define(
                     foreign_disk(&wanted.machine.name, &wanted.identity, &foreign, &images);
                 return Err(ApplyError::ForeignDisk { message, remedy });
             }
-            additions(next, &wanted.identity, &images, files)
+            let firmware_files = next.firmware_files.clone();
+            let additions = additions(next, &wanted.identity, &images, files);
+            (additions, firmware_files)
         }
-        _ => Additions::default(),
+        _ => Default::default(),
     };
     let overlays: Vec<String> = (1..)
         .zip(stored.manifest.disks())
@@ -102,6 +104,12 @@ pub(super) fn define(
         .user
         .clone()
         .unwrap_or_else(|| stored.manifest.login_user.clone());
+    let (has, firmware) = old
+        .as_ref()
+        .map_or_else(Default::default, |old| (old.spec.firmware, old.firmware));
+    let mut firmware = firmware.defined(&has, &spec.firmware);
+    // A new machine must not get what another one has left.
+    firmware.fresh |= phase == PhaseKept::New && spec.firmware.is_uefi();
     // For a new machine, nothing applies that was learned about the old one.
     let (provisioned, failed, first_kernels, login_ids, mounted, lacks_virtiofs, new_keys) =
         match old.filter(|_| phase == PhaseKept::Created) {
@@ -143,6 +151,7 @@ pub(super) fn define(
         login_ids,
         mounted,
         lacks_virtiofs,
+        firmware,
         new_keys,
         claim,
     };
@@ -171,6 +180,11 @@ pub(super) fn define(
             .flatten()
             .filter(|folder| agent_is_too_long(folder, &wanted.identity))
             .map(|_| files.agent_socket()),
+        // Its variables are of the format of that firmware. Other firmware is for libvirt to choose.
+        firmware_files: match record.spec.firmware {
+            same if same == has && same.is_uefi() && !record.firmware.fresh => firmware_files,
+            _ => Vec::new(),
+        },
         additions: &additions,
     })
     .map_err(ApplyError::Internal)?;

@@ -103,9 +103,7 @@ impl Steps<'_> {
         let context = Arc::clone(self.context);
         let identity = self.job.wanted.identity.clone();
         blocking(move || {
-            if let Some(domain) = context.connection.lookup(&identity)? {
-                domain.undefine()?;
-            }
+            context.connection.undefine(&identity)?;
             let _held = lock(&context, LockName::Pool)?;
             if let Some(pool) = Pool::lookup(&context.connection, &images(&context)?)? {
                 pool.forget_if_unused()?;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     boxes::BoxError,
-    guest::GuestError,
+    guest::{GuestError, finds_no_system},
     host::ports::{HostPort, Protocol},
     hypervisor::HypervisorError,
     kernel::KernelError,
@@ -17,6 +17,16 @@ use crate::{
     tls::TlsError,
     trust::TrustError,
 };
+
+/// What may help if nothing on the disk boots.
+fn other_firmware(sign: &str) -> &'static str {
+    match finds_no_system(sign) {
+        true => {
+            "if its disk needs other firmware, write firmware \"uefi\" or firmware \"bios\" into the Machinefile; "
+        }
+        false => "",
+    }
+}
 
 /// Returns the options of ss(8) that list what listens.
 fn listening(protocol: Protocol) -> &'static str {
@@ -128,7 +138,8 @@ pub enum ApplyError {
     LoginRefused { machine: String, said: String },
     #[error("the guest does not boot: {sign}")]
     #[diagnostic(help(
-        "it is left as it is: `stead logs {machine}` shows its whole console, `stead destroy {machine}` removes it; `stead box verify` checks its box"
+        "{}it is left as it is: `stead logs {machine}` shows its whole console, `stead destroy {machine}` removes it; `stead box verify` checks its box",
+        other_firmware(.sign)
     ))]
     Hopeless { machine: String, sign: String },
     #[error("the machine stopped while stead waited for it")]

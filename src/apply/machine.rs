@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use crate::{
     guest::tail,
+    host::remedy,
     plan::Step,
     report::{Event, EventKind, Outcome, Reporter},
 };
@@ -163,7 +164,10 @@ fn failed(context: &Context, job: &Job, step: String, error: &ApplyError) -> Eve
             Some(original) if error.wants_console() => Some(format!(
                 "this was a copy, and machine {original} was not changed; `stead box pack {original}` tries again; if it only boots slowly, set a longer `ready {{ timeout }}`; a copy without the modules of its box's kernel never boots"
             )),
-            _ => error.help().map(|help| help.to_string()),
+            _ => match remedy::of_causes(error) {
+                Some(remedy) => Some(remedy.to_string()),
+                None => error.help().map(|help| help.to_string()),
+            },
         },
         console,
     }

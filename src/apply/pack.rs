@@ -16,7 +16,7 @@ use crate::{
     },
     host::{file, lock::LockName, paths::CLOSED, process::Start, shell::shell_quote},
     hypervisor::{Copying, Domain, Pool},
-    machine::{Identity, Phase, Power},
+    machine::{Identity, KernelSpec, Phase, Power},
     report::{Event, EventKind, clean::Shown},
     sync::Progress,
 };
@@ -264,11 +264,16 @@ impl Steps<'_> {
         let parent = self.stored_box()?;
         let packing = packing.clone();
         let folder = self.files().sealed();
+        let (_, record) = self.record().await?;
+        let spec = record.spec;
+        let by_qemu = (spec.kernel.as_ref()).is_some_and(KernelSpec::replaces_the_boxs);
+        let firmware = (!by_qemu).then_some(spec.firmware.kind);
         blocking(move || {
             Ok(boxes::keep_packed(
                 &context.store,
                 &parent,
                 &packing,
+                firmware,
                 &folder,
             )?)
         })
@@ -280,7 +285,7 @@ impl Steps<'_> {
 fn booted_kernel(stored: &StoredBox) -> Option<&str> {
     match &stored.manifest.boot {
         Boot::Direct { kernel_release, .. } => Some(kernel_release),
-        Boot::Bootloader {} => None,
+        Boot::Bootloader { .. } => None,
     }
 }
 

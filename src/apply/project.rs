@@ -12,7 +12,11 @@ use crate::{
     machine::{Owner, Provisioned, Provisioning},
     machinefile::ProvisionerKind,
     plan::{ProjectRun, record_name},
-    provision::ansible::{AnsibleError, HostRun, run_on_host},
+    provision::{
+        Asking, Who,
+        ansible::{AnsibleError, HostRun, run_on_host},
+        asks_by,
+    },
     report::{Event, EventKind, Outcome, Reporter},
 };
 
@@ -165,7 +169,13 @@ async fn provision(
     // If this run fails or is interrupted, the provisioner counts as failed, even if it ran before.
     let (forget, forgotten) = (Arc::clone(context), run.clone());
     blocking(move || record(&forget, &forgotten, None)).await?;
+    let asking = Asking {
+        reporter,
+        who: Who::Provisioner(&run.provisioner),
+        by: asks_by(&run.provisioner, playbook),
+    };
     let ansible = HostRun {
+        answers: &asking,
         name: &run.provisioner,
         playbook,
         inventory: inventory.file(),

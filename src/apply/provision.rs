@@ -10,7 +10,7 @@ use crate::{
     machine::{Provisioned, Provisioning},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
-    provision::{self, AnsibleContext, ProvisionMessage, Task},
+    provision::{self, AnsibleContext, Asking, ProvisionMessage, Task, Who},
     report::{Event, EventKind},
 };
 
@@ -58,7 +58,7 @@ impl Steps<'_> {
         let ansible = AnsibleContext {
             data: &self.context.data,
             inventory: self.inventory(provisioner).await?,
-            color: self.reporter.color(),
+            reporter: self.reporter,
         };
         // A play is followed by its tasks.
         let folds = matches!(provisioner.kind, ProvisionerKind::Shell(_));
@@ -138,7 +138,13 @@ impl Steps<'_> {
                     ),
                     (HOOK_OF_VARIABLE, std::process::id().to_string().into()),
                 ];
-                provision::run_on_host(&task, command, &wanted.owner.root, &environment, &mut each)
+                let asking = Asking {
+                    reporter: self.reporter,
+                    who: Who::Machine(self.name()),
+                    by: task.what.clone(),
+                };
+                let root = &wanted.owner.root;
+                provision::run_on_host(&task, command, root, &environment, &mut each, &asking)
                     .await?;
             }
             HookRuns::Guest(shell) => {

@@ -6,10 +6,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::{
     guest::{
-        KERNELS_SCRIPT, Kernels, MachineFiles, WaitResult, asks_another_server,
+        KERNELS_SCRIPT, Kernels, MachineFiles, PATIENCE, WaitResult, asks_another_server,
         bridges_without_address, cards_command, cards_without_address, console_length,
         end_marker_script, first_contact, has_no_way_out, hopeless, last_line, outcome_script,
-        parse_kernels, seed_errors, tail, wait_for_banner, wait_for_led,
+        parse_kernels, seed_errors, tail, turn_unless_connected, wait_for_banner, wait_for_led,
     },
     hypervisor::{Domain, Lifecycle},
     machine::{GivenCertificate, NetworkCard, Power, Record, Running, Signs},
@@ -79,11 +79,16 @@ impl Steps<'_> {
             }
         };
         let console = ConsoleSight::new();
+        let files = self.files();
         let answers = async {
+            // Others wait meanwhile, and use the connection that this makes.
+            let turn = turn_unless_connected(&files, Some(PATIENCE)).await;
             let answered = match record.led_card() {
+                _ if turn.is_none() => WaitResult::Ssh,
                 Some(_) => wait_for_led(record.ssh_port, limit, || self.lead_again(&record)).await,
                 None => wait_for_banner(record.ssh_port, limit, awake).await,
             };
+            drop(turn);
             match answered {
                 WaitResult::Ssh => Ok(()),
                 WaitResult::TimedOut => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    hypervisor::Runtime,
+    hypervisor::{Domain, HypervisorError, Runtime},
     machine::{Power, Record, Running},
     network::Keeper,
     plan::PhaseKept,
@@ -48,8 +48,9 @@ impl Steps<'_> {
                 })?)?;
                 let is_taken = match open_ports(network.as_ref(), &record)? {
                     false => true,
-                    true => match domain.start() {
+                    true => match begin(&domain, &record) {
                         Ok(()) => {
+                            note_begun(&domain, &mut record)?;
                             tune::after_start(&record.machine, &record.spec, &domain)?;
                             started = true;
                             break;
@@ -111,6 +112,21 @@ impl Steps<'_> {
         }
         Ok(())
     }
+}
+
+fn begin(domain: &Domain, record: &Record) -> Result<(), HypervisorError> {
+    match record.firmware.fresh {
+        true => domain.start_with_new_variables(),
+        false => domain.start(),
+    }
+}
+
+/// Records that the variables are the machine's own from now on.
+fn note_begun(domain: &Domain, record: &mut Record) -> Result<(), HypervisorError> {
+    if std::mem::take(&mut record.firmware.fresh) {
+        domain.set_record(record)?;
+    }
+    Ok(())
 }
 
 /// Has the network open the ports of a machine to which it leads. Returns whether it could open all; if not, it has none.

@@ -1,5 +1,5 @@
-//! Builds a box from a distribution's packages as an ordinary user: mmdebstrap installs them, mke2fs and
-//! qemu-img make the disk. This needs no root, no loop device and no mount.
+//! Builds a box from a distribution's packages as an ordinary user: the distribution's own tool installs them, mke2fs
+//! and qemu-img make the disk. This needs no root and no loop device.
 
 use std::{
     fs::{self, File},
@@ -21,10 +21,11 @@ use crate::{
 };
 
 use super::{
+    bootstrap::{self, AcceptedKeys, Prepared},
     error::BoxError,
     manifest::{Boot, Disk, FORMAT_VERSION, MANIFEST, Manifest},
     qcow2,
-    recipe::{self, Recipe},
+    recipe::{self, Recipe, Tool},
 };
 
 /// A phase of a build.
@@ -82,9 +83,9 @@ pub(super) fn leftovers() -> Vec<PathBuf> {
     scratch::abandoned(&base(), SCRATCH)
 }
 
-/// Programs that building needs, with the Debian package of each.
-const TOOLS: [(&str, &str); 6] = [
-    ("mmdebstrap", "mmdebstrap"),
+/// Programs that building needs beside those of the recipe's tool, with the Debian package of each.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("bash", "bash"),
     ("mke2fs", "e2fsprogs"),
     ("qemu-img", "qemu-utils"),
     ("tar", "tar"),
@@ -121,7 +122,7 @@ pub fn build(
             .map_err(BoxError::io("write in", folder))?;
     }
     let recipe = open_recipe(recipe, &work.join("recipe"))?;
-    for (program, package) in TOOLS {
+    for (program, package) in programs(&recipe) {
         if find_system(program).is_none() {
             return Err(BoxError::MissingTool {
                 name: recipe.name.clone(),
@@ -130,6 +131,7 @@ pub fn build(
             });
         }
     }
+    let keys = bootstrap::read_keys(&recipe)?;
     File::create(log).map_err(BoxError::io("write", log))?;
     let mut builder = Builder {
         recipe: &recipe,
@@ -138,7 +140,7 @@ pub fn build(
         date: std::env::var("SOURCE_DATE_EPOCH").unwrap_or_else(|_| DATE.into()),
         progress,
     };
-    builder.packages()?;
+    builder.packages(&keys)?;
     builder.image()?;
     builder.convert(&out)?;
     builder.manifest(&out)?;
@@ -172,6 +174,23 @@ fn search_path() -> String {
     format!("{path}:{}", SYSTEM_FOLDERS.join(":"))
 }
 
+fn programs(recipe: &Recipe) -> impl Iterator<Item = (&'static str, &'static str)> {
+    (bootstrap::programs(recipe.tool).iter())
+        .chain(&PROGRAMS)
+        .copied()
+}
+
+/// The variables by which tools find the user's proxies.
+const PROXIES: [&str; 7] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+
 struct Builder<'a> {
     recipe: &'a Recipe,
     work: &'a Path,
@@ -181,9 +200,9 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Returns one of [`TOOLS`], or bash, to which the caller adds the arguments.
+    /// Returns one of [`programs`], to which the caller adds the arguments.
     fn command(&self, program: &'static str) -> Command {
-        let package = (TOOLS.iter())
+        let package = programs(self.recipe)
             .find(|(name, _)| *name == program)
             .map_or(program, |(_, package)| package);
         Command::new(program, package)
@@ -228,7 +247,7 @@ impl Builder<'_> {
         })
     }
 
-    fn packages(&mut self) -> Result<(), BoxError> {
+    fn packages(&mut self, keys: &[AcceptedKeys]) -> Result<(), BoxError> {
         let overlay = self.work.join("overlay");
         let customize = self.work.join("customize.sh");
         let prepare = || -> io::Result<()> {
@@ -244,40 +263,80 @@ impl Builder<'_> {
             } else {
                 "#!/bin/sh\n".into()
             };
-            recipe::write(&customize, &script, true)
+            recipe::write(&customize, script.as_bytes(), true)
         };
         prepare().map_err(BoxError::io("prepare", self.work))?;
-        let shell = |path: &Path| crate::host::shell::shell_quote(&path.to_string_lossy());
-        let command = (self.command("mmdebstrap"))
-            .args(["--variant=apt", "--format=tar"])
-            .arg(format!("--include={}", self.recipe.packages.join(",")))
-            .args([
-                "--aptopt=APT::Install-Recommends \"false\"",
-                "--aptopt=Acquire::Languages \"none\"",
-                "--dpkgopt=path-exclude=/usr/share/man/*",
-                "--dpkgopt=path-exclude=/usr/share/locale/*",
-                "--dpkgopt=path-exclude=/usr/share/doc/*",
-                "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-            ])
-            // This hook runs before the recipe's packages are installed, so that their scripts find the overlay's
-            // settings.
-            .arg(format!(
-                "--essential-hook=tar -C {} --owner=0 --group=0 --mtime=@{} --sort=name -c . | tar -C \"$1\" --no-overwrite-dir --keep-directory-symlink -x",
-                shell(&overlay),
-                self.date
-            ))
-            .arg(format!("--customize-hook=upload {} /customize.sh", shell(&customize)))
-            .arg("--customize-hook=chroot \"$1\" sh /customize.sh")
-            .arg("--customize-hook=rm \"$1/customize.sh\"")
-            .arg("--")
-            .arg(&self.recipe.suite)
-            .arg(self.work.join("root.tar"));
+        let command = match self.recipe.tool {
+            Tool::Mmdebstrap => self.mmdebstrap(&overlay, &customize),
+            tool => self.bootstrap(tool, keys)?,
+        };
         self.run(Phase::Packages, command)
+    }
+
+    fn mmdebstrap(&self, overlay: &Path, customize: &Path) -> Command {
+        let arguments = bootstrap::mmdebstrap_arguments(
+            self.recipe,
+            &Prepared {
+                overlay,
+                customize,
+                date: &self.date,
+                out: &self.work.join("root.tar"),
+            },
+        );
+        self.command("mmdebstrap").args(arguments)
+    }
+
+    /// Returns the command of the script that prepares what mmdebstrap prepares by itself.
+    fn bootstrap(&self, tool: Tool, keys: &[AcceptedKeys]) -> Result<Command, BoxError> {
+        for setting in bootstrap::settings(self.recipe, keys)? {
+            let path = self.work.join("etc").join(&setting.path);
+            recipe::write(&path, &setting.content, false).map_err(BoxError::io("write", &path))?;
+        }
+        let lines = self.recipe.packages.join("\n");
+        let script = self.work.join("bootstrap.sh");
+        for (path, content) in [
+            (&script, recipe::BOOTSTRAP),
+            (&self.work.join("packages"), &format!("{lines}\n")),
+            (
+                &self.work.join("releasever"),
+                &format!("{}\n", self.recipe.release),
+            ),
+        ] {
+            recipe::write(path, content.as_bytes(), false).map_err(BoxError::io("write", path))?;
+        }
+        let mut command = (self.command("unshare"))
+            // The tool and what it runs get nothing of the user's, except for the way to servers.
+            .environment(Environment::Plain)
+            .without("XDG_")
+            .env("HOME", "/root")
+            .env("TMPDIR", "/tmp");
+        for name in PROXIES {
+            if let Some(value) = std::env::var_os(name) {
+                command = command.env(name, value);
+            }
+        }
+        if !nix::unistd::geteuid().is_root() {
+            command = command.args(["--user", "--map-auto", "--map-root-user"]);
+        }
+        Ok(command
+            .args([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--ipc",
+                "--uts",
+                "bash",
+            ])
+            .arg(script)
+            .arg(tool.to_string())
+            .arg(self.work))
     }
 
     fn image(&mut self) -> Result<(), BoxError> {
         let script = self.work.join("assemble.sh");
-        recipe::write(&script, recipe::ASSEMBLE, true).map_err(BoxError::io("write", &script))?;
+        recipe::write(&script, recipe::ASSEMBLE.as_bytes(), true)
+            .map_err(BoxError::io("write", &script))?;
         // Files must get the owners that the tar lists. Root can set them, another user only inside a user
         // namespace.
         let command = if nix::unistd::geteuid().is_root() {
@@ -354,7 +413,7 @@ impl Builder<'_> {
                     initrd: Some(entry(out, "initrd.img")?),
                     cmdline: cmdline.clone(),
                 },
-                None => Boot::Bootloader {},
+                None => Boot::Bootloader { firmware: None },
             },
             seed: self.recipe.seed,
             login_user: self.recipe.login_user.clone(),

@@ -6,7 +6,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    host::{address, process::ProgramError},
+    host::{address, process::ProgramError, remedy},
     report::{bytes, clean::Shown},
     store::StoreError,
 };
@@ -138,20 +138,38 @@ impl BoxError {
         }
     }
 
+    /// Wraps an error of running qemu-img on `path`.
+    pub(super) fn qemu_img(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            let doing = "run qemu-img on";
+            let hint = match source.kind() {
+                io::ErrorKind::NotFound => {
+                    Some("install it (Debian: `apt install qemu-utils`)".to_string())
+                }
+                // fork(2)
+                io::ErrorKind::WouldBlock => Some(remedy::MORE_PROCESSES.to_string()),
+                _ => remedy::of(&source).map(str::to_string),
+            };
+            BoxError::Io {
+                doing,
+                path,
+                hint,
+                source,
+            }
+        }
+    }
+
     pub(super) fn io(
         doing: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| {
-            BoxError::Io {
+        move |source| BoxError::Io {
             doing,
             path,
-            hint: (source.kind() == io::ErrorKind::StorageFull).then(|| {
-                "free some space there (`stead box remove` deletes boxes), or set STEAD_DATA_DIR to a folder on a larger disk".to_string()
-            }),
+            hint: remedy::of(&source).map(str::to_string),
             source,
-        }
         }
     }
 }

@@ -13,10 +13,10 @@ use super::{
     archive::read_archive,
     catalogue::{Catalogue, Requirement, Version},
     image,
-    manifest::Manifest,
+    manifest::{DiskFormat, Manifest},
     oci,
     opened::Opened,
-    qcow2, recipe,
+    partitions, qcow2, recipe,
     source::Source,
     vagrant::{self, Listing, Settings},
 };
@@ -120,4 +120,7 @@ pub fn images(data: &[u8]) {
     }
     let _ = qcow2::backing(&file);
     let _ = qcow2::virtual_size(&file);
+    for format in [DiskFormat::Raw, DiskFormat::Qcow2] {
+        let _ = partitions::needed(&file, format);
+    }
 }

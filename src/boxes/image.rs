@@ -129,7 +129,7 @@ pub(super) fn convert(from: &File, kind: Kind, to: &File, name: &Path) -> Result
         backing: &[],
     };
     qemu_img::convert(&image, &["-O", "qcow2", "-o", "compat=1.1"], to)
-        .map_err(BoxError::io("run qemu-img on", name))?
+        .map_err(BoxError::qemu_img(name))?
         .map_err(|message| BoxError::BadImage {
             path: name.to_path_buf(),
             message,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    host::{digest::sha256_of_stream, file},
+    host::{digest::sha256_of_stream, file, firmware::Firmware},
     report::clean::Shown,
     store::{Bounds, FileEntry, LARGEST_FILE, dig_holes, write_sparse},
     unpack::Compression,
@@ -90,12 +90,13 @@ impl Store {
             });
         }
         let _held = self.begin()?;
-        let (images, seed, login_user) = match tar {
+        let (images, seed, login_user, firmware) = match tar {
             Some(_) => self.vagrant_disks(&opened, compression, progress)?,
             None => (
                 vec![self.image_disk(incoming, &opened, compression, kind, progress)?],
                 incoming.title.seed,
                 incoming.title.login_user.clone(),
+                None,
             ),
         };
         let mut files = Vec::new();
@@ -114,7 +115,7 @@ impl Store {
             arch: incoming.title.arch.clone(),
             disk,
             more_disks: disks.collect(),
-            boot: Boot::Bootloader {},
+            boot: Boot::Bootloader { firmware },
             seed,
             login_user,
             labels: Default::default(),
@@ -175,13 +176,13 @@ impl Store {
         Ok(Image { file, kind, sha256 })
     }
 
-    /// Unpacks a Vagrant box; returns its disks, its seed and its login user.
+    /// Unpacks a Vagrant box; returns its disks, its seed, its login user, and its firmware if it names one.
     fn vagrant_disks(
         &self,
         opened: &Opened,
         compression: Compression,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(Vec<Image>, SeedKind, String), BoxError> {
+    ) -> Result<(Vec<Image>, SeedKind, String, Option<Firmware>), BoxError> {
         let path = opened.path();
         let refused = |message: String| BoxError::Refused {
             path: path.to_path_buf(),
@@ -210,11 +211,8 @@ impl Store {
         }
         let settings =
             (unpacked.vagrantfile.as_deref()).map_or_else(Settings::default, Settings::parse);
-        if let Some(loader) = settings.loader {
-            return Err(refused(format!(
-                "its Vagrantfile sets the firmware {loader}, but stead's machines boot by a BIOS"
-            )));
-        }
+        // vagrant-libvirt takes firmware for UEFI only. Whose it is, libvirt chooses.
+        let firmware = settings.loader.map(|_| Firmware::Uefi);
         let login_user = settings
             .login_user
             .unwrap_or_else(|| vagrant::LOGIN_USER.into());
@@ -228,7 +226,7 @@ impl Store {
             };
             disks.push(Image { file, kind, sha256 });
         }
-        Ok((disks, SeedKind::Vagrant, login_user))
+        Ok((disks, SeedKind::Vagrant, login_user, firmware))
     }
 
     /// Checks that QEMU may open an image, and converts it if QEMU cannot use it as it is. `n` is the disk's

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::names::{check_file_name, check_name, check_name_in_parts, check_user, not_valid},
+    host::{
+        firmware::Firmware,
+        names::{check_file_name, check_name, check_name_in_parts, check_user, not_valid},
+    },
     report::clean::is_unseen,
     store::{FileEntry, is_sha256},
 };
@@ -87,8 +90,12 @@ pub enum Boot {
         /// Without `console=`, which stead adds.
         cmdline: String,
     },
-    /// The disk's own bootloader, started by a BIOS.
-    Bootloader {},
+    /// The disk's own bootloader.
+    Bootloader {
+        /// What starts it. `None`: a BIOS, unless the disk can only boot by UEFI.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        firmware: Option<Firmware>,
+    },
 }
 
 /// What a box uses a file for. It is part of the file's name in the store.

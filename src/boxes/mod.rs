@@ -3,6 +3,7 @@
 mod add;
 mod archive;
 mod backing;
+mod bootstrap;
 mod build;
 pub mod catalogue;
 mod error;
@@ -17,6 +18,7 @@ pub mod oci;
 mod opened;
 mod origin;
 mod pack;
+mod partitions;
 mod prune;
 mod qcow2;
 mod qemu_img;
@@ -28,6 +30,7 @@ mod vagrant;
 mod vhd;
 mod vmdk;
 
+pub use crate::host::firmware::Firmware;
 pub use archive::write_archive;
 pub use backing::Backing;
 pub use build::{Built, Phase, Progress, build};

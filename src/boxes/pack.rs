@@ -11,7 +11,9 @@ use std::{
 
 use crate::{
     host::{
-        file, free_space,
+        file,
+        firmware::Firmware,
+        free_space,
         names::{check_name, check_name_in_parts},
     },
     report::clean::Shown,
@@ -23,7 +25,7 @@ use super::{
     build::entry,
     error::BoxError,
     export::{ExportFormat, export},
-    manifest::{Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest},
+    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest},
     names::NameSource,
     qcow2, qemu_img,
     store::{Store, StoredBox},
@@ -68,8 +70,14 @@ impl Packing {
     }
 }
 
-/// Returns the new box's manifest: its parent's, except for the disk, name, version and labels.
-fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size: u64) -> Manifest {
+/// Returns the new box's manifest: its parent's, except for the disk, its firmware, name, version and labels.
+fn manifest(
+    parent: &StoredBox,
+    packing: &Packing,
+    firmware: Option<Firmware>,
+    disk: FileEntry,
+    virtual_size: u64,
+) -> Manifest {
     Manifest {
         format_version: FORMAT_VERSION,
         name: packing.name.clone(),
@@ -81,7 +89,16 @@ fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size
             virtual_size,
         },
         more_disks: Vec::new(),
-        boot: parent.manifest.boot.clone(),
+        boot: match &parent.manifest.boot {
+            Boot::Bootloader { firmware: said } => Boot::Bootloader {
+                firmware: match firmware {
+                    // A box that says nothing and boots by a BIOS goes on to say nothing.
+                    Some(Firmware::Bios) => said.and(firmware),
+                    other => other.or(*said),
+                },
+            },
+            direct => direct.clone(),
+        },
         seed: parent.manifest.seed,
         login_user: parent.manifest.login_user.clone(),
         labels: packing.labels.clone(),
@@ -112,7 +129,7 @@ pub fn flatten(disk: &Path, folder: &Path) -> Result<Command, BoxError> {
         backing: &backing,
     };
     qemu_img::convert_command(&image, &["-O", "qcow2", "-o", "compat=1.1"], &to)
-        .map_err(BoxError::io("run qemu-img on", disk))
+        .map_err(BoxError::qemu_img(disk))
 }
 
 /// Opens the backing files of a disk, the nearest first. An attacker who broke out of a guest into its QEMU
@@ -165,11 +182,12 @@ fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> 
 }
 
 /// Adds a manifest to the disk that [`flatten`] left in `folder`, and writes the box to its destination. The
-/// disk is moved, or not needed afterwards.
+/// disk is moved, or not needed afterwards. `firmware` is what started the bootloader on that disk, if anything did.
 pub fn keep_packed(
     store: &Store,
     parent: &StoredBox,
     packing: &Packing,
+    firmware: Option<Firmware>,
     folder: &Path,
 ) -> Result<(), BoxError> {
     let disk = folder.join(DISK);
@@ -179,7 +197,13 @@ pub fn keep_packed(
     let virtual_size = File::open(&disk)
         .and_then(|file| qcow2::virtual_size(&file))
         .map_err(BoxError::io("read", &disk))?;
-    let manifest = manifest(parent, packing, entry(folder, DISK)?, virtual_size);
+    let manifest = manifest(
+        parent,
+        packing,
+        firmware,
+        entry(folder, DISK)?,
+        virtual_size,
+    );
     let bytes = manifest.to_bytes()?;
     // Check that the manifest can be read back before any file gets its final name.
     Manifest::parse(&bytes, &packing.name)?;

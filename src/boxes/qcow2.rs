@@ -1,6 +1,8 @@
 //! Checks a qcow2 file before QEMU may open it
 //! (QEMU's docs/interop/qcow2.txt).
 
+mod content;
+
 use std::{
     fs::File,
     io::{self, Read, Seek},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use crate::report::{bytes, counted};
+
+pub(super) use content::Content;
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 

@@ -113,14 +113,21 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
         run.confined.args(["check", "-q"]).arg(reference);
         Ok((run.confined.run(None)?, run.given))
     };
-    let (ran, given) = run().map_err(BoxError::io("run qemu-img on", name))?;
+    let (ran, given) = run().map_err(BoxError::qemu_img(name))?;
     match ran.ended {
         // 3: leaked clusters, which are harmless (qemu-img(1)).
         RunEnd::Exit(0 | 3) => Ok(()),
-        _ => Err(BoxError::BadImage {
-            path: name.to_path_buf(),
-            message: format!("qemu-img reports damage: {}", ran.why(PROGRAM, &given)),
-        }),
+        ended => {
+            let why = ran.why(PROGRAM, &given);
+            Err(BoxError::BadImage {
+                path: name.to_path_buf(),
+                message: match ended {
+                    RunEnd::Exit(_) => format!("qemu-img reports damage: {why}"),
+                    // Perhaps for lack of memory or threads.
+                    _ => format!("qemu-img cannot check it: {why}"),
+                },
+            })
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::host::{digest::sha256_of, paths::DataDir};
 
 use super::{
-    Destination, Incoming, NameSource, Origin, Packing, SeedKind, Store, StoredBox, Title,
-    archive::write_archive, keep_packed,
+    Destination, Firmware, Incoming, NameSource, Origin, Packing, SeedKind, Store, StoredBox,
+    Title, archive::write_archive, keep_packed,
 };
 
 struct Place {
@@ -637,10 +637,10 @@ fn a_packed_box_knows_its_parent() {
     };
     let out = place.folder.path().join("web.tar.zst");
     let archive = packing(Destination::Archive(out.clone()));
-    keep_packed(&place.store, &parent, &archive, &sealed("one")).unwrap();
+    keep_packed(&place.store, &parent, &archive, None, &sealed("one")).unwrap();
     assert!(place.store.resolve("shop-web").is_err());
     let store = packing(Destination::Store);
-    keep_packed(&place.store, &parent, &store, &sealed("two")).unwrap();
+    keep_packed(&place.store, &parent, &store, None, &sealed("two")).unwrap();
     let packed = place.store.resolve("shop-web:2").unwrap();
     place.store.verify(&packed).unwrap();
     assert_eq!(packed.manifest.parent, Some(parent.digest.to_string()));
@@ -654,8 +654,42 @@ fn a_packed_box_knows_its_parent() {
     place.store.remove(&parent).unwrap();
     place.store.verify(&packed).unwrap();
     place.store.remove(&packed).unwrap();
-    let error = keep_packed(&place.store, &parent, &store, &sealed("three")).unwrap_err();
+    let error = keep_packed(&place.store, &parent, &store, None, &sealed("three")).unwrap_err();
     assert!(error.to_string().contains("is missing"), "{error}");
+}
+
+#[test]
+fn a_packed_box_boots_by_what_its_machine_booted_by() {
+    let uefi = json!({ "firmware": "uefi" });
+    for (said, by, wanted) in [
+        (json!({}), None, json!({})),
+        (json!({}), Some(Firmware::Bios), json!({})),
+        (json!({}), Some(Firmware::Uefi), uefi.clone()),
+        (uefi.clone(), None, uefi.clone()),
+        (uefi, Some(Firmware::Bios), json!({ "firmware": "bios" })),
+    ] {
+        let place = Place::new();
+        let parent = place.folder("parent", &qcow2(), |manifest| {
+            manifest["boot"] = json!({ "bootloader": said });
+        });
+        let parent = place.store.add(&parent, &mut |_, _| {}).unwrap();
+        let folder = place.folder.path().join("sealed");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("disk.qcow2"), qcow2()).unwrap();
+        let packing = Packing {
+            name: "web".into(),
+            version: "2".into(),
+            labels: Default::default(),
+            to: Destination::Store,
+        };
+        keep_packed(&place.store, &parent, &packing, by, &folder).unwrap();
+        let packed = place.store.resolve("web:2").unwrap();
+        let boot = serde_json::to_value(&packed.manifest.boot).unwrap();
+        assert_eq!(boot, json!({ "bootloader": wanted }), "{said} {by:?}");
+        let firmware = place.store.firmware_of(&packed).unwrap();
+        let is_uefi = wanted["firmware"] == "uefi";
+        assert_eq!(firmware == Firmware::Uefi, is_uefi, "{said} {by:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader, Write},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{ChildStderr, ExitCode, Stdio},
     thread,
@@ -48,39 +50,48 @@ pub(super) struct CopyArgs {
     /// Sources, then the target. MACHINE:PATH is a path in a machine, relative to its login user's
     /// home; it may have wildcards
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
-    paths: Vec<String>,
+    paths: Vec<OsString>,
     #[command(flatten)]
     other_project: OtherProjectArgs,
 }
 
 /// The machine of `MACHINE:PATH`. As with scp, a name with a slash before the colon is a local path.
-fn machine_of(path: &str) -> Option<&str> {
-    let (name, _) = path.split_once(':')?;
+fn machine_of<P: AsRef<OsStr> + ?Sized>(path: &P) -> Option<&str> {
+    let path = path.as_ref().as_bytes();
+    let colon = path.iter().position(|byte| *byte == b':')?;
+    let name = str::from_utf8(&path[..colon]).ok()?;
     (!name.contains('/') && !name.is_empty()).then_some(name)
 }
 
 /// A local file whose name has a colon is meant as a file, unless a machine has the name before
 /// the colon.
-fn plain(path: String, here: bool, is_machine: &dyn Fn(&str) -> bool) -> String {
+fn plain(path: OsString, here: bool, is_machine: &dyn Fn(&str) -> bool) -> OsString {
     match machine_of(&path) {
-        Some(name) if here && !is_machine(name) => format!("./{path}"),
+        Some(name) if here && !is_machine(name) => in_folder(&path),
         _ => path,
     }
 }
 
+fn in_folder(path: &OsStr) -> OsString {
+    let mut text = OsString::from("./");
+    text.push(path);
+    text
+}
+
 /// The path as an argument of scp: `./` before a local name keeps scp from reading a colon as a
 /// host, or a leading dash as an option.
-fn word(path: &str) -> String {
-    if machine_of(path).is_none() && !path.starts_with('/') && !path.starts_with("./") {
-        format!("./{path}")
-    } else {
-        path.to_string()
+fn word<P: AsRef<OsStr> + ?Sized>(path: &P) -> OsString {
+    let (path, is_remote) = (path.as_ref(), machine_of(path).is_some());
+    let starts = |with: &[u8]| path.as_bytes().starts_with(with);
+    match is_remote || starts(b"/") || starts(b"./") {
+        true => path.to_os_string(),
+        false => in_folder(path),
     }
 }
 
 pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
-    let paths: Vec<String> = (args.paths.into_iter())
+    let paths: Vec<OsString> = (args.paths.into_iter())
         .map(|path| {
             let here = std::fs::symlink_metadata(from_start(invocation, path.clone())?).is_ok();
             let is_machine = |name: &str| session.project.machine(name).is_some();
@@ -115,14 +126,17 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
     for path in (paths[..paths.len() - 1].iter()).filter(|path| machine_of(path).is_none()) {
         if std::fs::symlink_metadata(path).is_err() {
             return Err(Failure::error(
-                format!("there is no file {path} on the host"),
+                format!("there is no file {} on the host", Path::new(path).shown()),
                 "write MACHINE:PATH for a path in a machine",
             ));
         }
         // scp would wait for somebody to write into a pipe.
         if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
             return Err(Failure::error(
-                format!("{path} is a pipe, a socket or a device, which cannot be copied"),
+                format!(
+                    "{} is a pipe, a socket or a device, which cannot be copied",
+                    Path::new(path).shown()
+                ),
                 "copy a file or a folder; `stead exec MACHINE -- sh -c 'cat >FILE' <PIPE` writes into a file of a machine",
             ));
         }
@@ -154,7 +168,7 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
         command.arg("-q");
     }
     command.arg("--");
-    command.args(paths.iter().map(|path| word(path)));
+    command.args(paths.iter().map(word));
     let mut child = command
         .stderr(Stdio::piped())
         .start()
@@ -194,7 +208,10 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
     if status.success() {
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(hint) = hint(&errors, &paths) {
+    let shown: Vec<String> = (paths.iter())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    if let Some(hint) = hint(&errors, &shown) {
         talk(&format!("\nhint: {hint}\n"));
     }
     Ok(ExitCode::from(1))
@@ -356,6 +373,11 @@ mod tests {
         assert_eq!(word("-dash"), "./-dash");
         assert_eq!(word("/abs"), "/abs");
         assert_eq!(word("web:-dash"), "web:-dash");
+        // Names that are no text.
+        let odd = |path: &[u8]| OsStr::from_bytes(path).to_os_string();
+        assert_eq!(word(&odd(b"a\xff")), odd(b"./a\xff"));
+        assert_eq!(machine_of(&odd(b"web:a\xff")), Some("web"));
+        assert_eq!(machine_of(&odd(b"w\xff:a")), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     failure::Failure,
-    guest::{dial, hand_over, no_answer, user_at_the_other_end},
+    guest::{DIAL_LIMIT, dial, hand_over, no_answer, user_at_the_other_end},
     host::runtime::{blocking, runtime},
     report::clean::words,
     session::{invocation::Invocation, networks},
@@ -63,7 +63,7 @@ pub(super) fn run(args: DialArgs, invocation: &Invocation) -> Result<ExitCode, F
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Best effort: stderr may be closed.
-            let (message, hint) = no_answer(&machine, port, &error);
+            let (message, hint) = no_answer(&machine, port, DIAL_LIMIT, &error);
             let text = format!("error: {message}\n\nhint: {hint}\n");
             let _ = speech_of_ssh().and_then(|mut to| to.write_all(text.as_bytes()));
             ExitCode::FAILURE
@@ -79,13 +79,13 @@ async fn reach(
     domain: Option<String>,
 ) -> io::Result<TcpStream> {
     let is_led = domain.is_some();
-    let dialled = dial(machine, port, is_led, tell_terminal).await;
+    let dialled = dial(machine, port, is_led, DIAL_LIMIT, tell_terminal).await;
     match (dialled, domain) {
         (Err(error), Some(domain)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let invocation = invocation.clone();
             let revived = blocking(move || networks::lead_again(&invocation, &domain)).await;
             match revived {
-                Ok(true) => dial(machine, port, is_led, tell_terminal).await,
+                Ok(true) => dial(machine, port, is_led, DIAL_LIMIT, tell_terminal).await,
                 _ => Err(error),
             }
         }

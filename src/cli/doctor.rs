@@ -12,8 +12,10 @@ use crate::{
         paths::DataDir,
         process::{Command, Environment, find, find_system, own_program},
     },
-    hypervisor::{Connection, HostFacts, Uri, choose_acceleration, user_folder},
+    hypervisor::{Connection, FirmwareAbilities, HostFacts, Uri, choose_acceleration, user_folder},
     log,
+    machine::FirmwareSpec,
+    machinefile::Accel,
     network::outward,
     report::{
         bytes,
@@ -21,6 +23,7 @@ use crate::{
     },
     session::{
         closed_folder::closed_folder,
+        firmware::needed_here,
         invocation::Invocation,
         locate::{data_dir, uri},
         long_sockets::long_sockets,
@@ -29,6 +32,8 @@ use crate::{
 };
 
 use super::output;
+
+mod host;
 
 #[derive(Args)]
 pub(super) struct DoctorArgs {
@@ -76,7 +81,7 @@ impl Check {
             name,
             verdict,
             found: found.into(),
-            remedy: Some(remedy.into()),
+            remedy: Some(remedy.into()).filter(|remedy| !remedy.is_empty()),
         }
     }
 }
@@ -88,7 +93,9 @@ const LITTLE_MEMORY: u64 = 1 << 30;
 
 pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode, Failure> {
     let uri = uri(invocation, None);
-    let mut checks = vec![
+    let data = data_dir();
+    let mut checks = host::checks();
+    checks.extend([
         program(
             "qemu",
             "qemu-system-x86_64",
@@ -115,19 +122,26 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
             "ansible-playbook",
             "playbooks that run on this host (`ansible`) need it; Debian: `apt install ansible-core`, others: `pipx install ansible-core`",
         ),
-    ];
+    ]);
     match Connection::open(&uri) {
         Ok(connection) => {
-            let versions = connection
-                .versions()
-                .map(|(libvirt, qemu)| format!("libvirt {libvirt}, QEMU {qemu}"))
-                .unwrap_or_else(|error| error.to_string());
-            checks.push(Check::ok(
-                "libvirt",
-                format!("{} ({}): {versions}", uri.shown(), uri.source),
-            ));
+            let said = |what: &str| format!("{} ({}): {what}", uri.shown(), uri.source);
+            checks.push(match connection.versions() {
+                Ok((libvirt, qemu)) => {
+                    Check::ok("libvirt", said(&format!("libvirt {libvirt}, QEMU {qemu}")))
+                }
+                Err(error) => Check::not(
+                    "libvirt",
+                    Verdict::Failed,
+                    said(&error.to_string()),
+                    "libvirt cannot run QEMU, so machines do not start: install QEMU and libvirt's driver for it (Debian: `apt install qemu-system-x86 libvirt-daemon-driver-qemu`), then end libvirt's daemon; its log says more",
+                ),
+            });
             checks.extend(acceleration(&connection)?);
-            checks.extend(images(&connection, &data_dir()?));
+            if let Ok(data) = &data {
+                checks.extend(images(&connection, data));
+                checks.extend(firmware(invocation, &connection, data));
+            }
         }
         Err(error) => {
             use miette::Diagnostic;
@@ -144,10 +158,11 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
     }
     checks.extend(sockets(&uri));
     checks.push(memory());
-    checks.push(disk(&data_dir()?));
+    checks.push(host::data(&data));
+    checks.extend(data.as_ref().ok().map(disk));
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
     if args.report {
-        output::data(&bug_report(&checks, &data_dir()?))?;
+        output::data(&bug_report(&checks, data.as_ref().ok()))?;
     } else if invocation.style.json {
         output::json(&serde_json::json!({ "checks": checks }))?;
     } else {
@@ -180,7 +195,7 @@ fn lines(checks: &[Check]) -> String {
 const LOG_LINES: usize = 200;
 
 /// Returns everything that a maintainer asks for, in one text that may be published.
-fn bug_report(checks: &[Check], data: &DataDir) -> String {
+fn bug_report(checks: &[Check], data: Option<&DataDir>) -> String {
     let first_line = |path: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         words(text.lines().next().unwrap_or("unknown"))
@@ -198,7 +213,7 @@ fn bug_report(checks: &[Check], data: &DataDir) -> String {
         },
         lines(checks)
     );
-    match log::last(data, LOG_LINES) {
+    match data.map_or(Ok(None), |data| log::last(data, LOG_LINES)) {
         Ok(Some((path, end))) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             text.push_str(&format!("end of the last log, {name}:\n{end}"));
@@ -247,7 +262,14 @@ fn program(
         .args(arguments)
         .environment(Environment::Whole)
         .run();
+    let reinstall = format!("reinstall it (Debian: `apt install --reinstall {package}`)");
     match run {
+        // Such as a library that is missing.
+        Ok(output) if !output.status.success() => {
+            let said = words(String::from_utf8_lossy(&output.stderr).trim());
+            let found = format!("{} does not run ({}): {said}", path.shown(), output.status);
+            Check::not(name, Verdict::Failed, found, reinstall)
+        }
         Ok(output) => {
             // `ssh -V` prints to stderr.
             let text = if output.stdout.is_empty() {
@@ -258,12 +280,7 @@ fn program(
             let text = String::from_utf8_lossy(&text);
             Check::ok(name, text.lines().next().unwrap_or_default().trim())
         }
-        Err(error) => Check::not(
-            name,
-            Verdict::Failed,
-            error.to_string(),
-            format!("reinstall it (Debian: `apt install --reinstall {package}`)"),
-        ),
+        Err(error) => Check::not(name, Verdict::Failed, error.to_string(), reinstall),
     }
 }
 
@@ -299,9 +316,18 @@ fn depmod() -> Check {
 /// What leads out of networks. Without it, machines get a card on QEMU's own network.
 fn libslirp() -> Check {
     const NAME: &str = "libslirp";
-    let not = |why: String, remedy: &str| {
-        let found = format!("networks have no way out: {why}");
-        Check::not(NAME, Verdict::Warning, found, remedy)
+    let not = |why: String, remedy: &str| match qemu_has_a_network() {
+        true => {
+            let found = format!("networks have no way out: {why}");
+            Check::not(NAME, Verdict::Warning, found, remedy)
+        }
+        // As on RHEL 10.
+        false => {
+            let found = format!(
+                "machines do not start: networks have no way out ({why}), and this QEMU has no network of its own"
+            );
+            Check::not(NAME, Verdict::Failed, found, remedy)
+        }
     };
     match watch::beside(networks::PROGRAM) {
         Err(lack) => not(lack.message(), lack.hint().unwrap_or_default()),
@@ -309,6 +335,24 @@ fn libslirp() -> Check {
             Ok(()) => Check::ok(NAME, "networks have a way out"),
             Err(why) => not(why, outward::HINT),
         },
+    }
+}
+
+/// Whether QEMU is built with libslirp. A QEMU that cannot be asked is another check's.
+fn qemu_has_a_network() -> bool {
+    let Some(qemu) = find("qemu-system-x86_64") else {
+        return true;
+    };
+    let listed = Command::new(&qemu, "qemu-system-x86")
+        .args(["-M", "none", "-netdev", "help"])
+        .environment(Environment::Whole)
+        .run();
+    match listed {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.lines().any(|line| line.trim() == "user")
+        }
+        _ => true,
     }
 }
 
@@ -427,6 +471,67 @@ fn images(connection: &Connection, data: &DataDir) -> Option<Check> {
         None => (connection.uri().is_system())
             .then(|| Check::ok(NAME, format!("QEMU can reach {}", data.images().shown()))),
     }
+}
+
+/// Checks the firmware and the TPM that machines of the project in this folder want. Most want neither.
+fn firmware(invocation: &Invocation, connection: &Connection, data: &DataDir) -> Vec<Check> {
+    // `stead validate` says what is wrong with a Machinefile.
+    let wanted = needed_here(invocation, data).unwrap_or_default();
+    if wanted == FirmwareSpec::default() {
+        return Vec::new();
+    }
+    match connection.firmware_abilities(Accel::Tcg) {
+        Ok(abilities) => firmware_checks(abilities, wanted),
+        Err(error) => vec![Check::not(
+            "firmware",
+            Verdict::Failed,
+            error.to_string(),
+            "machines of this folder's Machinefile need UEFI or a TPM",
+        )],
+    }
+}
+
+/// Returns a check for each of what is wanted.
+fn firmware_checks(abilities: FirmwareAbilities, wanted: FirmwareSpec) -> Vec<Check> {
+    let none = FirmwareSpec::default();
+    [
+        (
+            wanted.is_uefi(),
+            FirmwareSpec {
+                kind: wanted.kind,
+                ..none
+            },
+            "uefi",
+            "libvirt has firmware for UEFI",
+        ),
+        (
+            wanted.secure_boot && abilities.uefi,
+            FirmwareSpec {
+                tpm: false,
+                ..wanted
+            },
+            "secure boot",
+            "libvirt has firmware with secure boot",
+        ),
+        (
+            wanted.tpm,
+            FirmwareSpec { tpm: true, ..none },
+            "tpm",
+            "libvirt has swtpm",
+        ),
+    ]
+    .into_iter()
+    .filter(|(is_wanted, ..)| *is_wanted)
+    .map(|(_, one, name, found)| match abilities.lack(&one) {
+        None => Check::ok(name, found),
+        Some((_, lack, remedy)) => Check::not(
+            name,
+            Verdict::Failed,
+            format!("{lack}, but the Machinefile of this folder needs it"),
+            remedy,
+        ),
+    })
+    .collect()
 }
 
 fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
@@ -611,6 +716,44 @@ mod tests {
             .filter(|check| check.verdict == Verdict::Warning)
             .map(|check| (check.name.to_string(), check.remedy.unwrap_or_default()))
             .collect()
+    }
+
+    #[test]
+    fn firmware_is_checked_where_a_machinefile_wants_it() {
+        use crate::machinefile::Firmware;
+        let wanted = |kind, secure_boot, tpm| FirmwareSpec {
+            kind,
+            secure_boot,
+            tpm,
+        };
+        let said = |uefi, secure_boot, tpm, wanted| -> Vec<String> {
+            let abilities = FirmwareAbilities {
+                uefi,
+                secure_boot,
+                tpm,
+            };
+            (firmware_checks(abilities, wanted).iter())
+                .map(|it| format!("{} {:?}", it.name, it.verdict))
+                .collect()
+        };
+        let all = wanted(Firmware::Uefi, true, true);
+        assert_eq!(
+            said(true, true, true, all),
+            ["uefi Ok", "secure boot Ok", "tpm Ok"]
+        );
+        // What would be the same package is said once.
+        assert_eq!(
+            said(false, false, false, all),
+            ["uefi Failed", "tpm Failed"]
+        );
+        assert_eq!(
+            said(true, false, true, all),
+            ["uefi Ok", "secure boot Failed", "tpm Ok"]
+        );
+        assert_eq!(
+            said(false, false, true, wanted(Firmware::Bios, false, true)),
+            ["tpm Ok"]
+        );
     }
 
     #[test]

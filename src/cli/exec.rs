@@ -1,6 +1,6 @@
 //! `stead exec`: runs a command in a machine.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use clap::Args;
 
@@ -46,7 +46,7 @@ pub(super) struct ExecArgs {
     detach: bool,
     /// Command and its arguments; each argument reaches the guest unchanged
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
     #[command(flatten)]
     other_project: OtherProjectArgs,
 }
@@ -76,7 +76,7 @@ fn detach(
     invocation: &Invocation,
     session: &Session,
     machine: Option<&str>,
-    command: &[String],
+    command: &[OsString],
 ) -> Result<ExitCode, Failure> {
     let (observed, remote) = session.reachable(machine)?;
     put_clock_right(session, &observed, &remote, invocation.style);

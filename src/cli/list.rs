@@ -6,12 +6,11 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    host::paths::DataDir,
     hypervisor::qemu_of,
     machine::{Observed, Owner},
     machinefile::MACHINEFILE,
     report::{Table, clean::Shown, say, warn},
-    session::{invocation::Invocation, locate::connect, rebooting::note_reboots},
+    session::{invocation::Invocation, locate::connect, rebooting::survey_all},
 };
 
 use super::{
@@ -24,10 +23,7 @@ pub(super) struct ListArgs {}
 
 pub(super) fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure> {
     let connection = connect(invocation, None)?;
-    let mut survey = connection.survey()?;
-    if let Some(data) = DataDir::find() {
-        note_reboots(&data, survey.machines.iter_mut());
-    }
+    let survey = survey_all(&connection)?;
     for unreadable in &survey.unreadable {
         warn(&unreadable.error.to_string());
     }

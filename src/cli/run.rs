@@ -1,6 +1,7 @@
 //! `stead run`: runs a command in throwaway machines, one per kernel.
 
 use std::{
+    ffi::OsString,
     fs::{self},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,7 +13,7 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    host::shell::shell_quote,
+    host::shell::shell_quote_any,
     machinefile::duration,
     report::{Style, Table, clean::Shown, elapsed, reporter, say},
     session::{
@@ -54,7 +55,7 @@ pub(super) struct RunArgs {
     output: Option<PathBuf>,
     /// Command and its arguments; each argument reaches the guest unchanged
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 pub(super) fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Failure> {
@@ -88,7 +89,11 @@ pub(super) fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Fa
     };
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::io(format!("create {}", folder.shown()), &error))?;
-    let script: Vec<String> = args.command.iter().map(|word| shell_quote(word)).collect();
+    let script: Vec<String> = args
+        .command
+        .iter()
+        .map(|word| shell_quote_any(word))
+        .collect();
     let order = Order {
         script: script.join(" "),
         timeout: args.timeout,

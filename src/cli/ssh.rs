@@ -1,6 +1,9 @@
 //! `stead ssh`: logs in to a machine.
 
-use std::process::{Command, ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    process::{Command, ExitCode},
+};
 
 use clap::Args;
 
@@ -39,11 +42,11 @@ pub(super) struct SshArgs {
         value_name = "COMMAND",
         conflicts_with = "words"
     )]
-    command: Option<String>,
+    command: Option<OsString>,
     /// Options for OpenSSH, which then gets a connection of its own, and a command; without options, the command's words
     /// are joined by spaces and given to the guest's shell
     #[arg(last = true, value_name = "OPTION|COMMAND")]
-    words: Vec<String>,
+    words: Vec<OsString>,
     #[command(flatten)]
     other_project: OtherProjectArgs,
 }
@@ -51,10 +54,11 @@ pub(super) struct SshArgs {
 pub(super) fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let (machine, style) = (args.machine.as_deref(), invocation.style);
-    let has_options = args.words.first().is_some_and(|word| word.starts_with('-'));
+    let is_option = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
+    let has_options = args.words.first().is_some_and(is_option);
     let line = match args.command {
         Some(line) => Some(line),
-        None if !args.words.is_empty() && !has_options => Some(args.words.join(" ")),
+        None if !args.words.is_empty() && !has_options => Some(args.words.join(OsStr::new(" "))),
         None => None,
     };
     if let Some(line) = line {
@@ -65,7 +69,11 @@ pub(super) fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Fa
     if has_options {
         // The shared connection has its agent, display and ports already, which are none.
         ssh.args(["-S", "none"]);
-        if args.words.iter().any(|word| names_agent(word)) {
+        if args
+            .words
+            .iter()
+            .any(|word| names_agent(&word.to_string_lossy()))
+        {
             ssh.args(["-o", "IdentityAgent=SSH_AUTH_SOCK"]);
         }
     }

@@ -497,7 +497,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
     let by_itself = target
         .stored_box
         .as_ref()
-        .is_none_or(|stored| matches!(stored.manifest.boot, Boot::Bootloader {}))
+        .is_none_or(|stored| matches!(stored.manifest.boot, Boot::Bootloader { .. }))
         && observed.is_none_or(|it| {
             (it.record.spec.kernel.as_ref()).is_none_or(|kernel| kernel.installed)
         });

@@ -5,14 +5,14 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::report::{bytes, clean::Shown, counted};
+use crate::{
+    host::remedy::FREE_SPACE,
+    report::{bytes, clean::Shown, counted},
+};
 
 use super::digest::Algorithm;
 
 /// Why a file could not be fetched.
-const FREE_SPACE: &str =
-    "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk";
-
 #[derive(Debug, Error, Diagnostic)]
 pub enum FetchError {
     #[error("cannot set up HTTP: {message}")]

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     command::Remote,
     error::GuestError,
+    files::MachineFiles,
     login::{Begun, LOGIN, Opening, begin},
     output::{Output, SSH_FAILED},
     ssh::start,
@@ -28,8 +29,8 @@ use super::{
 /// How many connections a machine has at most. With ten commands each, more processes would run on the host.
 const MOST: usize = 40;
 
-/// How long a process waits for others to log in, before it does so beside them.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a process waits for others to log in, before it does so beside them: one that is stopped keeps its turn.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often it looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -73,7 +74,7 @@ pub(super) async fn open(
             nth += usize::from(is_open(&socket));
             continue;
         }
-        let _turn = turn_to_log_in(&remote.files.login_turn()).await;
+        let _turn = turn_to_log_in(&remote.files, Some(PATIENCE)).await;
         if !is_open(&socket) {
             return by(remote, options, &socket, &[], script).await;
         }
@@ -119,22 +120,49 @@ pub(super) fn is_open(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
-/// Waits until no other process logs in to the machine. The turn ends when the file is dropped. `None` if the others
-/// take too long, or there are no locks: then this process logs in beside them.
-async fn turn_to_log_in(file: &Path) -> Option<File> {
-    let file = File::options()
+/// The right to be the only process that connects to a machine without being logged in. It ends when this is dropped.
+#[derive(Debug)]
+pub struct LoginTurn {
+    /// Locked. `None` if there are no locks, or the others took too long: then this process connects beside them.
+    _file: Option<File>,
+}
+
+/// Waits for the turn to connect to a machine. `None`: there is a connection now, so nobody has to. `patience` is the longest
+/// wait for other processes.
+pub async fn turn_unless_connected(
+    files: &MachineFiles,
+    patience: Option<Duration>,
+) -> Option<LoginTurn> {
+    let socket = files.control_socket();
+    tokio::select! {
+        biased;
+        () = until_open(socket) => None,
+        turn = turn_to_log_in(files, patience) => Some(turn),
+    }
+}
+
+async fn until_open(socket: &Path) {
+    while !is_open(socket) {
+        sleep(PAUSE).await;
+    }
+}
+
+/// Waits until no other process connects to the machine.
+async fn turn_to_log_in(files: &MachineFiles, patience: Option<Duration>) -> LoginTurn {
+    let beside = LoginTurn { _file: None };
+    let opened = File::options()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(file)
-        .ok()?;
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
+        .open(files.login_turn());
+    let Ok(file) = opened else { return beside };
+    let begun = Instant::now();
+    while patience.is_none_or(|patience| begun.elapsed() < patience) {
         match file.try_lock() {
-            Ok(()) => return Some(file),
+            Ok(()) => return LoginTurn { _file: Some(file) },
             Err(std::fs::TryLockError::WouldBlock) => sleep(PAUSE).await,
-            Err(std::fs::TryLockError::Error(_)) => return None,
+            Err(std::fs::TryLockError::Error(_)) => break,
         }
     }
-    None
+    beside
 }

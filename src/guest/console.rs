@@ -55,18 +55,30 @@ pub fn last_line(log: &Path) -> Option<String> {
 
 /// Returns the line that shows that the guest will not boot without help, if there is one.
 pub fn hopeless(lines: &[String]) -> Option<String> {
-    const SIGNS: [&str; 6] = [
+    const SIGNS: [&str; 4] = [
         "stead-init: cannot go on",
         "Kernel panic - not syncing",
         "(initramfs)",
         "You are in emergency mode",
-        "No bootable device",
-        "grub rescue>",
     ];
+    let signs = || SIGNS.iter().chain(&NOTHING_TO_BOOT);
     lines
         .iter()
-        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .find(|line| signs().any(|sign| line.contains(sign)))
         .cloned()
+}
+
+/// What firmware and bootloaders print that find no system on the disk: SeaBIOS, GRUB, EDK II and its shell.
+const NOTHING_TO_BOOT: [&str; 4] = [
+    "No bootable device",
+    "grub rescue>",
+    "No bootable option or device was found",
+    "to skip startup.nsh",
+];
+
+/// Whether a line says that the firmware or the bootloader has found no system on the disk.
+pub fn finds_no_system(line: &str) -> bool {
+    NOTHING_TO_BOOT.iter().any(|sign| line.contains(sign))
 }
 
 /// Returns the log's length, in bytes; 0 if there is none.
@@ -115,7 +127,15 @@ mod tests {
     #[test]
     fn a_guest_that_gave_up_is_known() {
         let lines = |text: &str| text.lines().map(str::to_string).collect::<Vec<_>>();
-        assert!(hopeless(&lines("No init found.\n(initramfs)")).is_some());
+        let panic = hopeless(&lines("No init found.\n(initramfs)")).unwrap();
+        assert!(!finds_no_system(&panic));
+        for text in [
+            "Booting from Hard Disk...\nNo bootable device.",
+            "BdsDxe: No bootable option or device was found.\nBdsDxe: Press any key to enter the Boot Manager Menu.",
+            "Mapping table\nPress ESC in 5 seconds to skip startup.nsh or any other key to continue.\nShell> ",
+        ] {
+            assert!(finds_no_system(&hopeless(&lines(text)).unwrap()), "{text}");
+        }
         assert!(hopeless(&lines("Loading Linux\nDebian GNU/Linux 12 web ttyS0")).is_none());
     }
 

@@ -13,6 +13,7 @@ use std::{
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
@@ -37,13 +38,16 @@ const BY_QEMU: Pace = Pace {
 
 /// Where the project's network does. It goes on asking the guest by itself, so there is one connection at a time.
 const BY_NETWORK: Pace = Pace {
-    waits: LIMIT,
+    waits: Duration::MAX,
     refused: Duration::from_millis(100),
-    patience: LIMIT,
+    patience: Duration::MAX,
 };
 
-/// How long to wait for the SSH server of a guest that is booting.
-const LIMIT: Duration = Duration::from_secs(120);
+/// How long to wait for the SSH server of a guest that nobody else waits for.
+pub const DIAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long to wait for the end of a connection.
+const END: Duration = Duration::from_secs(5);
 
 /// How long to wait in silence before saying what the wait is for.
 const SILENT: Duration = Duration::from_secs(3);
@@ -53,18 +57,19 @@ const SILENT: Duration = Duration::from_secs(3);
 /// is called with a line for people if that takes seconds.
 ///
 /// # Errors
-/// If nothing listens on the port: QEMU does not run. `TimedOut` after two minutes.
+/// If nothing listens on the port: QEMU does not run. `TimedOut` after `limit`.
 pub async fn dial(
     machine: &str,
     port: u16,
     is_led: bool,
+    limit: Duration,
     waits: impl FnOnce(&str),
 ) -> io::Result<TcpStream> {
     let pace = match is_led {
         true => &BY_NETWORK,
         false => &BY_QEMU,
     };
-    let answer = within(port, LIMIT, pace);
+    let answer = within(port, limit, pace);
     tokio::pin!(answer);
     tokio::select! {
         connection = &mut answer => return connection,
@@ -76,12 +81,20 @@ pub async fn dial(
     answer.await
 }
 
-/// Returns why [`dial`] failed, and what to do.
-pub fn no_answer(machine: &str, port: u16, error: &io::Error) -> (String, String) {
+/// Ends a connection that was only to show that the server is there, and waits until the server has ended it too: it never
+/// has two that are not logged in.
+pub async fn hang_up(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
+    // How it ends does not matter.
+    let _ = timeout(END, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
+}
+
+/// Returns why [`dial`] failed, and what to do. `limit` is how long it took.
+pub fn no_answer(machine: &str, port: u16, limit: Duration, error: &io::Error) -> (String, String) {
     let why = match error.kind() {
         io::ErrorKind::TimedOut => format!(
             "no SSH server answers on 127.0.0.1:{port} in {} s",
-            LIMIT.as_secs()
+            limit.as_secs()
         ),
         _ => format!("127.0.0.1:{port}: {error}"),
     };
@@ -255,7 +268,9 @@ mod tests {
     async fn nobody_there_is_known_at_once() {
         let (listener, port) = listen().await;
         drop(listener);
-        let error = dial("web", port, false, |_| ()).await.unwrap_err();
+        let error = dial("web", port, false, DIAL_LIMIT, |_| ())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 

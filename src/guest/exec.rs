@@ -3,11 +3,14 @@
 //! Without a terminal, a script of stead's beside the command ends it when its caller goes. It says how the command
 //! ended, in lines of output that begin with a mark. With a terminal, the guest's kernel ends the command with that.
 
-use std::io;
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+};
 
 use memchr::memmem;
 
-use crate::host::shell::shell_quote;
+use crate::host::shell::{shell_quote, shell_quote_any};
 
 use super::{ending::END_SCRIPT, output::SSH_FAILED};
 
@@ -21,9 +24,9 @@ const NOT_SSH_FAILED: u8 = 254;
 #[derive(Clone, Copy, Debug)]
 pub enum UserCommand<'a> {
     /// A program and its arguments.
-    Words(&'a [String]),
+    Words(&'a [OsString]),
     /// A line for the login user's shell.
-    Line(&'a str),
+    Line(&'a OsStr),
 }
 
 impl UserCommand<'_> {
@@ -31,10 +34,10 @@ impl UserCommand<'_> {
     pub(super) fn words(self) -> String {
         match self {
             UserCommand::Words(words) => {
-                let words: Vec<String> = words.iter().map(|word| shell_quote(word)).collect();
+                let words: Vec<String> = words.iter().map(|word| shell_quote_any(word)).collect();
                 words.join(" ")
             }
-            UserCommand::Line(line) => format!("\"${{SHELL:-sh}}\" -c {}", shell_quote(line)),
+            UserCommand::Line(line) => format!("\"${{SHELL:-sh}}\" -c {}", shell_quote_any(line)),
         }
     }
 }
@@ -233,7 +236,7 @@ mod tests {
             "\n",
             "é",
         ]
-        .map(ToString::to_string);
+        .map(OsString::from);
         let command = terminal_command(UserCommand::Words(&words));
         let quoted = command.strip_prefix("exec sh -c '").unwrap();
         let quoted = quoted.strip_suffix('\'').unwrap();
@@ -255,7 +258,7 @@ mod tests {
             said(&command),
             (Some(0), "it's|a\\b|!!|$x `y` \"z\"|\n|é|".to_string())
         );
-        let exits = |code: &str| said(&terminal_command(UserCommand::Line(code))).0;
+        let exits = |code: &str| said(&terminal_command(UserCommand::Line(OsStr::new(code)))).0;
         assert_eq!(exits("exit 255"), Some(254));
         assert_eq!(exits("kill -9 $$"), Some(137));
     }

@@ -1,7 +1,7 @@
 //! Jobs: commands in a guest that go on when their caller has gone. All that is known of them is in the guest, and what
 //! it says of them is data.
 
-use std::{fmt, io, str::FromStr};
+use std::{ffi::OsString, fmt, io, str::FromStr};
 
 use jiff::Timestamp;
 
@@ -67,7 +67,7 @@ impl fmt::Display for JobName {
 pub enum JobOrder<'a> {
     List,
     /// Start a program with its arguments.
-    Start(&'a [String]),
+    Start(&'a [OsString]),
     /// Say how it ends, once it does.
     Wait,
     /// Print its output; `follow`: until it ends.
@@ -105,17 +105,17 @@ pub fn job_script(name: Option<&JobName>, order: JobOrder<'_>) -> String {
 }
 
 /// Returns as much of a command as is kept to be shown.
-fn kept(words: &[String]) -> Vec<String> {
+fn kept(words: &[OsString]) -> Vec<String> {
     let mut room = MOST_OF_WORDS;
     let mut kept = Vec::new();
-    for word in words {
+    for word in words.iter().map(|word| word.to_string_lossy()) {
         if word.len() > room {
             let end = (0..=room).rev().find(|end| word.is_char_boundary(*end));
             kept.push(format!("{}…", &word[..end.unwrap_or(0)]));
             break;
         }
         room -= word.len();
-        kept.push(word.clone());
+        kept.push(word.into_owned());
     }
     kept
 }
@@ -257,8 +257,8 @@ mod tests {
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr)
     }
 
-    fn words(script: &str) -> Vec<String> {
-        ["sh", "-c", script].map(ToString::to_string).to_vec()
+    fn words(script: &str) -> Vec<OsString> {
+        ["sh", "-c", script].map(OsString::from).to_vec()
     }
 
     fn start(home: &Path, script: &str) -> JobName {
@@ -276,7 +276,7 @@ mod tests {
         let name = start(home, script);
         let list = || parse_jobs(&said(home, &name, JobOrder::List));
         assert_eq!(list()[0].state, JobState::Running);
-        assert_eq!(list()[0].command, words(script));
+        assert_eq!(list()[0].command, ["sh", "-c", script]);
         let answer = said(home, &name, JobOrder::Remove);
         assert_eq!(parse_answer(&answer), Some(Answer::Is(JobState::Running)));
         fs::write(home.join("go"), "").unwrap();
@@ -370,7 +370,7 @@ mod tests {
     fn a_job_that_cannot_be_started_leaves_nothing() {
         let home = tempfile::tempdir().unwrap();
         let name = JobName::random().unwrap();
-        let nothing = ["no-such-command".to_string()];
+        let nothing = ["no-such-command".into()];
         let answer = said(home.path(), &name, JobOrder::Start(&nothing));
         assert_eq!(answer, "no-command\nno-such-command: command not found\n");
         assert!(!home.path().join(".local").exists());
@@ -403,7 +403,7 @@ mod tests {
             Some(Answer::Is(JobState::Exited(254)))
         );
         assert_eq!(parse_answer("exited 0 0 0"), None);
-        let long = kept(&["é".repeat(MOST_OF_WORDS), "more".into()]);
+        let long = kept(&["é".repeat(MOST_OF_WORDS).into(), "more".into()]);
         assert_eq!((long.len(), long[0].len()), (1, MOST_OF_WORDS + 3));
         assert!("0123ABCD".parse::<JobName>().is_err());
     }

@@ -39,9 +39,12 @@ pub use certificate::{certificate_answer, certificate_command, certificate_input
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use clock::{Clock, set_clock};
 pub use command::{Remote, read_lines};
-pub use console::{boots_since, console_length, hopeless, last_line, shows_prompt, tail};
+pub use connection::{PATIENCE, turn_unless_connected};
+pub use console::{
+    boots_since, console_length, finds_no_system, hopeless, last_line, shows_prompt, tail,
+};
 pub use console_log::{ConsoleReader, ConsoleWatch};
-pub use dial::{dial, hand_over, no_answer, user_at_the_other_end};
+pub use dial::{DIAL_LIMIT, dial, hand_over, hang_up, no_answer, user_at_the_other_end};
 pub use ending::{END_SCRIPT, while_called};
 pub use error::GuestError;
 pub use exec::{Listener, UserCommand, Word, exec_script, terminal_command};

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::dial::answered;
+use super::dial::{answered, hang_up};
 
 /// How waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub async fn wait_for_led<F: Future<Output = ()>>(
         let mut told = Instant::now();
         loop {
             match answered(port).await {
-                Ok(Some(_)) => return,
+                Ok(Some(stream)) => return hang_up(stream).await,
                 Ok(None) if told.elapsed() < LED => {}
                 // Nothing leads there, or no longer to this machine.
                 Ok(None) | Err(_) => {

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -43,6 +43,9 @@ pub fn install(last_words: fn()) -> io::Result<()> {
         .into_iter()
         .filter(|signal| ignored & (1 << (signal - 1)) == 0);
     let mut signals = Signals::new(taken)?;
+    // A write beyond the limit of the size of files fails, in place of ending this process without a word (setrlimit(2)).
+    // Programs that it starts have the signal as it was (execve(2)).
+    signal_hook::flag::register(nix::libc::SIGXFSZ, Arc::default())?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {

@@ -25,7 +25,7 @@ use super::{
     process::is_stopped,
     runtime::blocking,
 };
-use crate::report::warn;
+use crate::report::{clean::Shown, warn};
 
 /// This long, because the holder may be importing a large box.
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
@@ -194,7 +194,7 @@ impl Lock {
     }
 
     fn try_path(folder: &Path, path: &Path, holder: &str) -> io::Result<Attempt> {
-        file::create_folder(folder, CLOSED)?;
+        file::create_folder(folder, CLOSED).map_err(at(folder))?;
         loop {
             let mut file = File::options()
                 .create(true)
@@ -202,7 +202,8 @@ impl Lock {
                 .read(true)
                 .write(true)
                 .mode(file::PRIVATE)
-                .open(path)?;
+                .open(path)
+                .map_err(at(path))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -368,6 +369,15 @@ fn name_of(path: &Path) -> Cow<'_, str> {
 }
 
 /// Adds what to do about a file system without locks, such as some NFS (flock(2)).
+/// Adds the path to an error.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| match error.raw_os_error().map(Errno::from_raw) {
+        // The message of this one is about no file.
+        Some(Errno::EMFILE | Errno::ENFILE) => error,
+        _ => io::Error::new(error.kind(), format!("{}: {error}", path.shown())),
+    }
+}
+
 fn explained(error: io::Error) -> io::Error {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOLCK | Errno::ENOSYS | Errno::ENOTSUP) => io::Error::new(

@@ -1,6 +1,7 @@
 //! The names of the files and folders that stead keeps on the host.
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
@@ -43,6 +44,9 @@ const OWN: [&str; 17] = [
     "verified",
     "watch",
 ];
+
+/// What else is in the folder.
+const FURTHER: [&str; 5] = ["digests", "images", "layout", "machines", "named"];
 
 /// The folder with stead's data. It does not record which machines exist (only libvirt does): it has images,
 /// and the files that OpenSSH and QEMU need.
@@ -108,6 +112,17 @@ impl DataDir {
     /// If it is not. The text says what to do.
     pub fn check(&self) -> io::Result<()> {
         let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        if !self.root.is_absolute() {
+            return refused(format!(
+                "it is a relative path, which leads to another folder in each project; set {DATA_DIR_VARIABLE} (or HOME and XDG_DATA_HOME) to an absolute path"
+            ));
+        }
+        // libvirt's XML and OpenSSH's configuration take no others.
+        if (self.root.to_str()).is_none_or(|path| path.contains(char::is_control)) {
+            return refused(format!(
+                "its path has characters that are no text; set {DATA_DIR_VARIABLE} to a folder with a plain name"
+            ));
+        }
         let own = geteuid();
         let metadata = match fs::metadata(&self.root) {
             Ok(metadata) => Some(metadata),
@@ -121,19 +136,17 @@ impl DataDir {
                 "it belongs to {}, and you are {}; set {DATA_DIR_VARIABLE} to a folder of your own{}",
                 named(metadata.uid()),
                 named(own.as_raw()),
-                match own.is_root() {
-                    true => ", or unset it: root's own is /var/lib/stead",
-                    false => "",
-                }
+                or_unset(),
             ));
         }
         if own.is_root()
             && let Some((part, owner)) = foreign_part(&self.root)
         {
             return refused(format!(
-                "{} belongs to {}, who can replace what is in it, and you are root; set {DATA_DIR_VARIABLE} to a folder that only root can change, or unset it: root's own is /var/lib/stead",
+                "{} belongs to {}, who can replace what is in it, and you are root; set {DATA_DIR_VARIABLE} to a folder that only root can change{}",
                 part.shown(),
-                named(owner)
+                named(owner),
+                or_unset(),
             ));
         }
         // A folder that is still empty is closed by `prepare`.
@@ -146,6 +159,9 @@ impl DataDir {
             ));
         }
         match self.layout()?.as_deref() {
+            None if self.is_of_others()? => refused(format!(
+                "it has files that are not stead's; set {DATA_DIR_VARIABLE} to a new folder, or to an empty one"
+            )),
             None | Some(LAYOUT) => Ok(()),
             Some(other) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -154,6 +170,23 @@ impl DataDir {
                 ),
             )),
         }
+    }
+
+    /// Whether it has files, and none that stead makes: a home, or a project. stead would close it and fill it.
+    fn is_of_others(&self) -> io::Result<bool> {
+        let mut names = match fs::read_dir(&self.root) {
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.file_name()))
+                .collect::<io::Result<Vec<_>>>()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        names.retain(|name| name != "lost+found");
+        let is_own = |name: &OsString| {
+            (OWN.iter().chain(&FURTHER)).any(|own| name == own)
+                || name.to_string_lossy().starts_with(file::INCOMING)
+        };
+        Ok(!names.is_empty() && !names.iter().any(is_own))
     }
 
     /// Returns the content of the file `layout`; `None`: there is none, or it is empty.
@@ -343,6 +376,15 @@ impl DataDir {
     }
 }
 
+/// What root may do otherwise, if it has chosen the folder.
+fn or_unset() -> &'static str {
+    let is_chosen = std::env::var_os(DATA_DIR_VARIABLE).is_some_and(|dir| !dir.is_empty());
+    match geteuid().is_root() && is_chosen {
+        true => ", or unset it: root's own is /var/lib/stead",
+        false => "",
+    }
+}
+
 /// Names a user for messages.
 fn named(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
@@ -386,6 +428,8 @@ fn close_files(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     /// Everything below a folder that others may read, write or enter.
@@ -445,6 +489,35 @@ mod tests {
         ] {
             assert!(folder.is_dir(), "{} is missing in OWN", folder.display());
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_steads_stays_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let home = DataDir::at(place.path().join("home"));
+        fs::create_dir_all(home.root().join("Documents")).unwrap();
+        set_mode(home.root(), 0o755).unwrap();
+        let said = home.prepare().unwrap_err().to_string();
+        assert!(said.contains("files that are not stead's"), "{said}");
+        assert_eq!(fs::metadata(home.root()).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(home.root()).unwrap().count(), 1);
+        // A new file system, and one of a killed stead.
+        for name in ["lost+found", "images"] {
+            let data = DataDir::at(place.path().join(format!("new-{name}")));
+            fs::create_dir_all(data.root().join(name)).unwrap();
+            data.prepare().unwrap();
+        }
+    }
+
+    #[test]
+    fn only_an_absolute_path_of_text_is_used() {
+        let said = |path: &str| DataDir::at(path).check().unwrap_err().to_string();
+        assert!(said("rel/stead").contains("a relative path"));
+        assert!(said("").contains("a relative path"));
+        assert!(said("/new\nline/stead").contains("plain name"));
+        let odd: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"/b\xff/stead");
+        let said = DataDir::at(odd).check().unwrap_err().to_string();
+        assert!(said.contains("plain name"), "{said}");
     }
 
     #[test]

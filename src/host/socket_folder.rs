@@ -15,11 +15,14 @@ use crate::report::clean::Shown;
 /// Why a folder cannot be used for sockets.
 #[derive(Debug, Error, Diagnostic)]
 pub enum SocketFolderError {
-    #[error("cannot {doing} {path}: {source}", path = path.shown())]
+    #[error("cannot {doing} {path}: {why}", path = path.shown())]
+    #[diagnostic(help(
+        "set XDG_RUNTIME_DIR to a folder with a short path, which is yours and can be written"
+    ))]
     File {
         doing: &'static str,
         path: PathBuf,
-        source: io::Error,
+        why: io::Error,
     },
     #[error("cannot use {path} for {what}: it belongs to {by} and has mode {mode:03o}, but must be a folder of yours that nobody else can enter", path = path.shown())]
     InTheWay {
@@ -43,10 +46,14 @@ pub fn of_user() -> PathBuf {
 
 fn of_user_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
     let own = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid);
+    // QEMU's options end at a comma.
+    let plain = |dir: &Path| {
+        (dir.to_str()).is_some_and(|text| !text.contains(|c: char| c == ',' || c.is_control()))
+    };
     (told.into_iter())
-        .find(|dir| dir.is_absolute() && dir.as_os_str().len() <= 60 && own(dir))
+        .find(|dir| dir.is_absolute() && dir.as_os_str().len() <= 60 && plain(dir) && own(dir))
         .map_or_else(
-            // There is no login manager, the path is too long, or the folder is another user's.
+            // There is no login manager, the path is too long or odd, or the folder is another user's.
             || PathBuf::from(format!("/tmp/stead-{uid}")),
             |dir| dir.join("stead"),
         )
@@ -57,10 +64,10 @@ fn of_user_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
 /// # Errors
 /// If it cannot be made, belongs to another user, or others can enter it.
 pub fn make(folder: &Path, what: &'static str) -> Result<(), SocketFolderError> {
-    let failed = |doing, source| SocketFolderError::File {
+    let failed = |doing, why| SocketFolderError::File {
         doing,
         path: folder.to_path_buf(),
-        source,
+        why,
     };
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -106,5 +113,9 @@ mod tests {
         assert_eq!(of(uid), dir.path().join("stead"));
         assert_eq!(of(uid + 1), Path::new(&format!("/tmp/stead-{}", uid + 1)));
         assert_eq!(of_user_in(None, 7), Path::new("/tmp/stead-7"));
+        let odd = dir.path().join("a,b");
+        fs::create_dir(&odd).unwrap();
+        let fallback = format!("/tmp/stead-{uid}");
+        assert_eq!(of_user_in(Some(odd), uid), Path::new(&fallback));
     }
 }

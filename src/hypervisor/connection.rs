@@ -2,7 +2,8 @@
 
 use std::{
     borrow::Cow,
-    path::Path,
+    ffi::OsString,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -10,7 +11,11 @@ use std::{
 
 use virt::{connect::Connect, error::Error};
 
-use crate::{host::address::without_logins, network::Cable, report::warn};
+use crate::{
+    host::{address::without_logins, process::find_system},
+    network::Cable,
+    report::{MORE_PROCESSES, clean::Shown, warn},
+};
 
 use super::error::HypervisorError;
 
@@ -18,6 +23,14 @@ use super::error::HypervisorError;
 const SILENT: Duration = Duration::from_secs(5);
 /// A libvirt of this host that does not answer for this long is given up. Until then, nothing was done.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// The variables that say where libvirt keeps a user's files.
+const FOLDERS: [&str; 4] = [
+    "HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+];
 
 /// A libvirt URI, with where it comes from, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +66,11 @@ impl Uri {
         }
     }
 
+    /// Whether it has the form of a URI at all.
+    pub fn is_uri(&self) -> bool {
+        self.uri.contains("://")
+    }
+
     /// Whether this is a libvirt on this host.
     pub fn is_local(&self) -> bool {
         // driver[+transport]://[user@][host][:port]/…: no host means this host (libvirt.org/uri.html).
@@ -75,11 +93,8 @@ pub fn choose_uri(flag: Option<&str>, machinefile: Option<&str>, root: bool) -> 
     if let Some(uri) = machinefile {
         return of(uri, "connect in the Machinefile");
     }
-    if let Some(uri) = std::env::var("LIBVIRT_DEFAULT_URI")
-        .ok()
-        .filter(|uri| !uri.is_empty())
-    {
-        return of(&uri, "LIBVIRT_DEFAULT_URI");
+    if let Some(uri) = std::env::var_os("LIBVIRT_DEFAULT_URI").filter(|uri| !uri.is_empty()) {
+        return of(&uri.to_string_lossy(), "LIBVIRT_DEFAULT_URI");
     }
     if root {
         of("qemu:///system", "the default for root")
@@ -103,11 +118,33 @@ impl Connection {
     pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
         Self::ready()?;
         tracing::debug!("libvirt: connecting to {} ({})", uri.shown(), uri.source);
+        let refused = |message: String, hint: &str| {
+            Err(HypervisorError::Connect {
+                uri: format!("{} ({})", uri.shown(), uri.source),
+                message,
+                hint: hint.into(),
+            })
+        };
+        if !uri.is_uri() {
+            return refused(
+                "it is not a libvirt URI".into(),
+                "write qemu:///session or qemu:///system",
+            );
+        }
+        let told = |name: &str| std::env::var_os(name);
+        if uri.is_session()
+            && let Some(odd) = relative_folder(&told)
+        {
+            return refused(
+                odd,
+                "libvirt would keep its files below the folder that you are in: set it to an absolute path, or unset it",
+            );
+        }
         let opened = opened(uri, |uri| Connect::open(Some(uri)))?;
         let connect = opened.map_err(|error| {
             let message = error.message().to_string();
             HypervisorError::Connect {
-                hint: connect_hint(uri, &message, Path::new("/run/systemd/system").exists()),
+                hint: connect_hint(uri, &message, &Installed::find()),
                 uri: format!("{} ({})", uri.shown(), uri.source),
                 message,
             }
@@ -186,7 +223,11 @@ fn opened_within(
             // An error means that nobody waits for it any more.
             let _ = sender.send(open(&address));
         })
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| HypervisorError::Connect {
+            uri: format!("{} ({})", uri.shown(), uri.source),
+            message: format!("cannot start a thread: {error}"),
+            hint: MORE_PROCESSES.into(),
+        })?;
     if let Ok(connect) = receiver.recv_timeout(silent) {
         return Ok(connect);
     }
@@ -204,15 +245,64 @@ fn opened_within(
         })
 }
 
-fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
-    if uri.is_session() && message.contains("Permission denied") {
+/// Says which variable names a folder of libvirt's by a relative path. An empty HOME does: GLib completes it to `.cache`.
+fn relative_folder(told: &dyn Fn(&str) -> Option<OsString>) -> Option<String> {
+    let is_relative = |name: &&str| match told(name) {
+        Some(value) if value.is_empty() => *name == "HOME",
+        Some(value) => !Path::new(&value).is_absolute(),
+        None => false,
+    };
+    let name = FOLDERS.into_iter().find(is_relative)?;
+    Some(match told(name).unwrap_or_default() {
+        empty if empty.is_empty() => format!("{name} is empty"),
+        value => format!("{name} is the relative path {}", Path::new(&value).shown()),
+    })
+}
+
+/// What is on this host.
+struct Installed {
+    systemd: bool,
+    /// The daemon that libvirt starts for a user.
+    daemon: Option<PathBuf>,
+}
+
+impl Installed {
+    fn find() -> Self {
+        let mut daemons = ["virtqemud", "libvirtd"].iter();
+        Installed {
+            systemd: Path::new("/run/systemd/system").exists(),
+            daemon: daemons.find_map(|name| find_system(name)),
+        }
+    }
+}
+
+fn connect_hint(uri: &Uri, message: &str, installed: &Installed) -> String {
+    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    if says(&["Resource temporarily unavailable"]) {
+        return MORE_PROCESSES.into();
+    }
+    if uri.is_session()
+        && says(&[
+            "Permission denied",
+            "Not a directory",
+            "Read-only file system",
+            "Cannot create user",
+            "Unable to create lock",
+        ])
+    {
         // After `su` and `sudo -E` they may be those of another user.
-        return "qemu:///session keeps its files in folders that HOME, XDG_CONFIG_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR name: they must be yours (`su -` and `sudo -i` set them; `unset XDG_RUNTIME_DIR` if it is another user's)".into();
+        return "qemu:///session keeps its files in folders that HOME, XDG_CONFIG_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR name: they must be yours, and you must be able to write there (`su -` and `sudo -i` set them; `unset XDG_RUNTIME_DIR` if it is another user's)".into();
     }
     if message.contains("authentication") || message.contains("Permission denied") {
         return format!(
             "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no special rights",
             uri.shown()
+        );
+    }
+    if let Some(daemon) = installed.daemon.as_ref().filter(|_| uri.is_session()) {
+        return format!(
+            "its daemon does not start: run `{}` in a terminal, where it says why (Ctrl-C ends it)",
+            daemon.shown()
         );
     }
     if uri.is_session() {
@@ -224,7 +314,7 @@ fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
             uri.shown()
         );
     }
-    if systemd {
+    if installed.systemd {
         "start libvirt: `sudo systemctl start libvirtd` (Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
     } else {
         "start libvirt: `virtlogd -d && libvirtd -d` as root (systemd is not running here; Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
@@ -262,23 +352,61 @@ mod tests {
     #[test]
     fn the_hint_fits_the_host() {
         let system = choose_uri(Some("qemu:///system"), None, false);
-        let hint = |message, systemd| connect_hint(&system, message, systemd);
+        let installed = |systemd, daemon: Option<&str>| Installed {
+            systemd,
+            daemon: daemon.map(PathBuf::from),
+        };
+        let hint = |message, systemd| connect_hint(&system, message, &installed(systemd, None));
         assert!(hint("No such file", true).contains("systemctl start libvirtd"));
         assert!(hint("No such file", false).contains("libvirtd -d"));
         assert!(hint("Permission denied", true).contains("libvirt group"));
         let session = choose_uri(Some("qemu:///session"), None, false);
-        assert!(connect_hint(&session, "No such file", true).contains("apt install"));
+        let of_session =
+            |message, daemon| connect_hint(&session, message, &installed(true, daemon));
+        assert!(of_session("No such file", None).contains("apt install"));
+        let silent = of_session("No such file", Some("/usr/sbin/libvirtd"));
+        assert!(silent.contains("`/usr/sbin/libvirtd`"), "{silent}");
+        let full = of_session(
+            "cannot fork child process: Resource temporarily unavailable",
+            None,
+        );
+        assert!(full.contains("ulimit -u"), "{full}");
+        for odd in [
+            "Cannot create user runtime directory '/etc/passwd/libvirt': Not a directory",
+            "Unable to create lock '/home/a/.cache/libvirt/libvirtd.lock': Read-only file system",
+        ] {
+            assert!(of_session(odd, Some("/usr/sbin/libvirtd")).contains("XDG_CACHE_HOME"));
+        }
         let denied =
             "Cannot create user runtime directory '/run/user/0/libvirt': Permission denied";
-        let denied = connect_hint(&session, denied, true);
+        let denied = of_session(denied, None);
         assert!(denied.contains("XDG_RUNTIME_DIR") && !denied.contains("libvirt group"));
+    }
+
+    #[test]
+    fn folders_of_a_users_libvirt_are_absolute() {
+        let said = |name: &'static str, value: &'static str| {
+            relative_folder(&|asked| (asked == name).then(|| OsString::from(value)))
+        };
+        assert_eq!(said("HOME", "").as_deref(), Some("HOME is empty"));
+        assert_eq!(
+            said("XDG_CACHE_HOME", "rel").as_deref(),
+            Some("XDG_CACHE_HOME is the relative path rel")
+        );
+        // As the specification has it, an empty one is not set.
+        assert_eq!(said("XDG_RUNTIME_DIR", ""), None);
+        assert_eq!(said("XDG_CONFIG_HOME", "/etc"), None);
     }
 
     #[test]
     fn hints_have_no_login() {
         let remote = choose_uri(Some("qemu+tls://u:pw66@h/system"), None, false);
         for message in ["No such file", "Permission denied"] {
-            let hint = connect_hint(&remote, message, true);
+            let installed = Installed {
+                systemd: true,
+                daemon: None,
+            };
+            let hint = connect_hint(&remote, message, &installed);
             assert!(!hint.contains("pw66"), "{hint}");
             assert!(hint.contains("qemu+tls://h/system"), "{hint}");
         }

@@ -516,6 +516,16 @@ impl Domain {
             .doing(|| format!("starting domain {}", self.name))
     }
 
+    /// As [`Self::start`], with the variables of UEFI that the firmware comes with. What the machine had is lost.
+    ///
+    /// # Errors
+    /// If libvirt cannot start it.
+    pub fn start_with_new_variables(&self) -> Result<(), HypervisorError> {
+        self.domain
+            .create_with_flags(sys::VIR_DOMAIN_START_RESET_NVRAM)
+            .doing(|| format!("starting domain {} with new UEFI variables", self.name))
+    }
+
     /// Asks the guest to shut down, through its agent or by ACPI. Returns at once.
     ///
     /// # Errors
@@ -563,13 +573,21 @@ impl Domain {
         }
     }
 
-    /// Removes the definition, with saved memory if there is any. If it does not exist, there is nothing to do.
+    /// Removes the definition, with saved memory, the variables of UEFI and the state of a TPM if it has any. If it does
+    /// not exist, there is nothing to do.
     ///
     /// # Errors
     /// If libvirt cannot remove it.
     pub fn undefine(&self) -> Result<(), HypervisorError> {
-        let flags =
-            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+        // The state of a TPM goes without a flag, unless the definition asks libvirt to keep it. Only some of libvirt's
+        // drivers know variables.
+        let variables = match self.record() {
+            Ok(Some(record)) if record.firmware.variables => sys::VIR_DOMAIN_UNDEFINE_NVRAM,
+            _ => 0,
+        };
+        let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | variables;
         tracing::debug!("libvirt: removing the definition of domain {}", self.name);
         let is_gone = |code| code == NO_DOMAIN || self.has_no_definition(code);
         match self.domain.undefine_flags(flags) {

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     filesystem_xml::{self, Filesystem},
-    network_xml,
+    firmware_xml, network_xml,
     tuning_xml::{self, WeightScale},
     xml::{W, empty, raw, text},
 };
@@ -44,6 +44,8 @@ pub struct DomainSpec<'a> {
     pub cable: Option<Cable>,
     /// The socket of the guest's agent; `None` for libvirt's default.
     pub agent_socket: Option<PathBuf>,
+    /// What libvirt chose when the machine was defined before, if it said so: elements of `<os>`.
+    pub firmware_files: Vec<String>,
     /// What others have added to the domain, which is kept.
     pub additions: &'a Additions,
 }
@@ -63,7 +65,7 @@ pub enum BootFrom {
         initrd: Option<PathBuf>,
         cmdline: String,
     },
-    /// SeaBIOS starts the disk's own bootloader.
+    /// The firmware starts the disk's own bootloader.
     Disk,
 }
 
@@ -131,11 +133,11 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                         Ok(())
                     })?;
             }
-            w.create_element("os")
-                .write_inner_content(|w| boot(w, &spec.boot))?;
+            os(w, spec)?;
             w.create_element("features").write_inner_content(|w| {
                 empty(w, "acpi", &[])?;
                 empty(w, "apic", &[])?;
+                firmware_xml::features(w, &machine.firmware)?;
                 tuning_xml::features(w, machine)
             })?;
             // "maximum" is everything that TCG can emulate. The default model lacks features that current
@@ -161,11 +163,49 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns a definition with nothing but what libvirt keeps files for: it is only there to be undefined.
+pub(super) fn bare_xml(identity: &Identity, record: &Record) -> Result<String, String> {
+    let firmware = &record.spec.firmware;
+    let mut writer = Writer::new(Vec::new());
+    writer
+        .create_element("domain")
+        .with_attribute(("type", "qemu"))
+        .write_inner_content(|w| {
+            text(w, "name", &identity.domain)?;
+            text(w, "uuid", &identity.uuid.to_string())?;
+            w.create_element("metadata")
+                .write_inner_content(|w| metadata(w, record))?;
+            text(w, "memory", "65536")?;
+            w.create_element("os")
+                .with_attributes(firmware_xml::attribute(firmware))
+                .write_inner_content(|w| boot(w, &BootFrom::Disk))?;
+            w.create_element("features")
+                .write_inner_content(|w| empty(w, "acpi", &[]))?;
+            w.create_element("devices")
+                .write_inner_content(|w| firmware_xml::tpm(w, firmware))?;
+            Ok(())
+        })
+        .map_err(|error: io::Error| error.to_string())?;
+    String::from_utf8(writer.into_inner()).map_err(|error| error.to_string())
+}
+
 fn metadata(w: &mut W, record: &Record) -> io::Result<()> {
     let json = serde_json::to_string(record).map_err(io::Error::other)?;
     w.create_element(format!("{PREFIX}:machine").as_str())
         .with_attribute((format!("xmlns:{PREFIX}").as_str(), MACHINE_URI))
         .write_text_content(BytesText::new(&json))?;
+    Ok(())
+}
+
+fn os(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
+    let firmware = &spec.record.spec.firmware;
+    w.create_element("os")
+        .with_attributes(firmware_xml::attribute(firmware))
+        .write_inner_content(|w| {
+            boot(w, &spec.boot)?;
+            firmware_xml::choice(w, firmware)?;
+            (spec.firmware_files.iter()).try_for_each(|xml| raw(w, xml))
+        })?;
     Ok(())
 }
 
@@ -278,6 +318,7 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                 .write_text_content(BytesText::new("/dev/urandom"))?;
             Ok(())
         })?;
+    firmware_xml::tpm(w, &spec.record.spec.firmware)?;
     empty(w, "memballoon", &[("model", "virtio")])
 }
 
@@ -336,9 +377,10 @@ mod tests {
     use crate::{
         host::ports::Protocol,
         machine::{
-            Addition, BridgeCard, Layout, NetworkCard, Phase, ShareKind, Spec, sample_record,
+            Addition, BridgeCard, FirmwareSpec, Layout, NetworkCard, Phase, ShareKind, Spec,
+            sample_record,
         },
-        machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
+        machinefile::{Bytes, CpuTuning, Firmware, Forward, MemoryTuning, Topology, Tuning},
     };
 
     fn record(accel: Accel) -> Record {
@@ -376,6 +418,7 @@ mod tests {
             card_sockets: PathBuf::new(),
             cable: Some(Cable::Sockets),
             agent_socket: None,
+            firmware_files: Vec::new(),
             additions,
         }
     }
@@ -415,6 +458,56 @@ mod tests {
                 "/data/machines/1/credentials/stead.hostname".into(),
             )]),
         ));
+    }
+
+    #[test]
+    fn libvirt_chooses_the_firmware() {
+        let identity = web();
+        let xml = |firmware, boot, files: &[&str]| {
+            let mut record = record(Accel::Tcg);
+            record.spec.firmware = firmware;
+            domain_xml(&DomainSpec {
+                boot,
+                firmware_files: files.iter().map(|it| (*it).to_string()).collect(),
+                ..plain(&identity, &record, &Additions::default())
+            })
+            .unwrap()
+        };
+        let with = |secure_boot, tpm| FirmwareSpec {
+            kind: Firmware::Uefi,
+            secure_boot,
+            tpm,
+        };
+        let flat = |xml: &str, from, to| -> String {
+            part(xml, from, to).lines().map(str::trim).collect()
+        };
+        let plain = xml(with(false, false), BootFrom::Disk, &[]);
+        assert_eq!(
+            flat(&plain, "<os", "<features"),
+            "<os firmware=\"efi\"><type arch=\"x86_64\" machine=\"q35\">hvm</type><boot dev=\"hd\"/>\
+             <firmware><feature enabled=\"no\" name=\"secure-boot\"/></firmware></os>"
+        );
+        assert!(!plain.contains("tpm") && !plain.contains("smm"), "{plain}");
+        let secure = xml(with(true, true), BootFrom::Disk, &["<loader>a</loader>"]);
+        assert_eq!(
+            flat(&secure, "<firmware>", "<tcg"),
+            "<firmware><feature enabled=\"yes\" name=\"secure-boot\"/><feature enabled=\"yes\" name=\"enrolled-keys\"/></firmware>\
+             <loader>a</loader></os><features><acpi/><apic/><smm state=\"on\"/>"
+        );
+        assert_eq!(
+            flat(&secure, "<tpm", "<memballoon"),
+            "<tpm model=\"tpm-crb\"><backend type=\"emulator\" version=\"2.0\"/><alias name=\"ua-stead-tpm\"/></tpm>"
+        );
+        let bios = FirmwareSpec {
+            tpm: true,
+            ..FirmwareSpec::default()
+        };
+        let bios = xml(bios, BootFrom::Disk, &[]);
+        assert!(
+            bios.contains("<os>") && !bios.contains("<firmware>"),
+            "{bios}"
+        );
+        assert!(bios.contains("<tpm model=\"tpm-crb\">"), "{bios}");
     }
 
     #[test]

@@ -3,6 +3,12 @@
 use miette::Diagnostic;
 use thiserror::Error;
 
+/// How to get firmware for UEFI. libvirt finds it by the descriptions in /usr/share/qemu/firmware.
+pub(super) const PACKAGES_OF_UEFI: &str = "Debian and Ubuntu: `apt install ovmf`; Fedora and others: `dnf install edk2-ovmf`; it must bring descriptions in /usr/share/qemu/firmware, by which libvirt finds it";
+/// How to get a TPM. libvirt starts swtpm, and sets each up by swtpm_setup.
+pub(super) const PACKAGES_OF_TPM: &str =
+    "Debian, Ubuntu and Fedora: install the packages `swtpm` and `swtpm-tools`";
+
 /// What can go wrong between stead and libvirt.
 #[derive(Clone, Debug, Error, Diagnostic)]
 pub enum HypervisorError {
@@ -113,6 +119,21 @@ fn remedy(message: &str) -> Option<String> {
         || says("Connection reset by peer")
     {
         "libvirt's daemon ended or was restarted meanwhile; machines keep running without it: run the same command again"
+    } else if says("No emulator found")
+        || says("Cannot find suitable emulator")
+        || says("Failed to start QEMU binary")
+    {
+        "install QEMU (Debian: `apt install qemu-system-x86`; others: the package that has qemu-system-x86_64), or repair it: `qemu-system-x86_64 --version` must work; then end libvirt's daemon, which remembers what it found"
+    } else if says("backend 'user' is not compiled") {
+        "this QEMU has no network of its own: install libslirp, by which stead makes one (`stead doctor` shows the package), then `stead destroy` and `stead up`"
+    } else if says("Unable to find any firmware") || says("Unable to find 'efi' firmware") {
+        return Some(format!(
+            "libvirt finds no firmware that has what the machine needs: {PACKAGES_OF_UEFI}"
+        ));
+    } else if says("swtpm") {
+        return Some(format!(
+            "swtpm gives machines a TPM: {PACKAGES_OF_TPM}; its log is beside those of libvirt's machines, in `~/.cache/libvirt/qemu/log` or /var/log/swtpm/libvirt/qemu"
+        ));
     } else if says("virtlogd") {
         "start libvirt's log daemon: `systemctl start virtlogd`, or `virtlogd -d` without systemd"
     } else {
@@ -159,5 +180,10 @@ mod tests {
             assert!(hint.contains("run the same command again"), "{message}");
         }
         assert_eq!(remedy("Domain not found"), None);
+        assert!(remedy("unsupported configuration: No emulator found for arch 'x86_64'").is_some());
+        // What QEMU says that is built without libslirp, as on RHEL 10.
+        let no_network =
+            "-netdev {\"type\":\"user\"}: network backend 'user' is not compiled into this binary";
+        assert!(remedy(no_network).unwrap().contains("install libslirp"));
     }
 }

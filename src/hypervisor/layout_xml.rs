@@ -11,7 +11,10 @@ use crate::{
     report::clean::Shown,
 };
 
-use super::network_xml::{CARD_ALIAS, is_own_argument};
+use super::{
+    firmware_xml,
+    network_xml::{CARD_ALIAS, is_own_argument},
+};
 
 const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
@@ -44,6 +47,10 @@ impl Layout {
                 "metadata" => {
                     let others = elements(node).filter(|it| !is_own_metadata(it));
                     definition.additions.metadata = others.map(|it| raw(xml, it)).collect();
+                }
+                "os" => {
+                    let files = elements(node).filter(|it| firmware_xml::is_file(*it));
+                    definition.firmware_files = files.map(|it| raw(xml, it)).collect();
                 }
                 "description" => definition.additions.description = node.text().map(str::to_string),
                 "commandline" if node.tag_name().namespace() == Some(QEMU) => {
@@ -291,6 +298,7 @@ fn is_own_device(node: Node<'_, '_>) -> bool {
                     .any(|it| it.tag_name().name() == "rng")
             }
         }
+        "tpm" => firmware_xml::is_own_tpm(node),
         "input" => attribute("bus") == "ps2",
         "audio" => attribute("type") == "none",
         "watchdog" => attribute("model") == "itco",

@@ -147,6 +147,7 @@ functions! {
     virDomainBackupBegin
     virDomainBackupGetXMLDesc
     virDomainCreate
+    virDomainCreateWithFlags
     virDomainDefineXMLFlags
     virDomainDestroy
     virDomainFree

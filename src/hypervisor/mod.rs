@@ -20,6 +20,8 @@ mod domain_xml;
 mod error;
 mod events;
 mod filesystem_xml;
+mod firmware;
+mod firmware_xml;
 mod layout_xml;
 mod library;
 mod network_xml;
@@ -43,6 +45,7 @@ pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml
 pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};
 pub use filesystem_xml::Filesystem;
+pub use firmware::FirmwareAbilities;
 pub use pool::Pool;
 pub use sockets::{Fit, agent_is_too_long, monitor_fit, user_folder};
 pub use statistics::{Statistics, Traffic, Transfer};

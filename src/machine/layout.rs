@@ -14,6 +14,8 @@ pub struct Layout {
     pub memory: Option<Bytes>,
     /// Whether the guest's agent has opened its channel.
     pub agent: bool,
+    /// The files of the firmware that libvirt chose for it, if the definition says so: elements of `<os>`.
+    pub firmware_files: Vec<String>,
     pub additions: Additions,
 }
 

@@ -2,6 +2,7 @@
 //! keeps the records in libvirt, and nowhere else.
 
 mod cpu;
+mod firmware;
 mod identity;
 mod layout;
 mod marks;
@@ -10,6 +11,7 @@ mod pause;
 mod record;
 
 pub use cpu::CpuSpec;
+pub use firmware::{FirmwareSpec, FirmwareState};
 pub use identity::{Identity, Owner};
 pub use layout::{Addition, Additions, Disk, ForeignDisk, Layout, Ports};
 pub use marks::{has_other_checks, lacks_copy, mark_of_checks, mark_of_copy};

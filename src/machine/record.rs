@@ -20,7 +20,7 @@ use crate::{
     report::clean::Shown,
 };
 
-use super::{CpuSpec, Layout, Ports};
+use super::{CpuSpec, FirmwareSpec, FirmwareState, Layout, Ports};
 
 /// The address of a machine on QEMU's own network. On a network of its own it has that too, as people know it.
 pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
@@ -36,8 +36,8 @@ pub(crate) const PREFIX: &str = "stead";
 /// The version of [`Record`]. It is raised when an older stead would misunderstand a new record.
 ///
 /// 2: a machine belongs to a file, and its identity may differ from the one that its root and name give. 3: a machine may
-/// have no card on QEMU's own network.
-pub const RECORD_FORMAT: u32 = 3;
+/// have no card on QEMU's own network. 4: a machine may boot by UEFI, and have a TPM.
+pub const RECORD_FORMAT: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -76,6 +76,9 @@ pub struct Record {
     /// The release of a kernel of the guest that turned out to have no virtiofs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacks_virtiofs: Option<String>,
+    /// What libvirt keeps for it because of its firmware.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub firmware: FirmwareState,
     /// How often its keys were replaced.
     #[serde(default, skip_serializing_if = "is_default")]
     pub new_keys: u32,
@@ -209,6 +212,8 @@ pub struct Spec {
     /// `None`: the box's own kernel, with the box's command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelSpec>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub firmware: FirmwareSpec,
     /// The sha256 of the user-data file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
@@ -383,6 +388,11 @@ pub struct KernelSpec {
 }
 
 impl KernelSpec {
+    /// Whether QEMU loads it in place of what the box would boot.
+    pub fn replaces_the_boxs(&self) -> bool {
+        !self.installed && !self.is_the_boxs()
+    }
+
     /// Whether this is the box's own kernel, with only a command line of the Machinefile's.
     pub fn is_the_boxs(&self) -> bool {
         self.source == "box"
@@ -557,6 +567,7 @@ pub(super) mod tests {
                 accel: Accel::Tcg,
                 cpu: None,
                 kernel: None,
+                firmware: Default::default(),
                 user_data: None,
                 forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
@@ -577,6 +588,7 @@ pub(super) mod tests {
             login_ids: None,
             mounted: Vec::new(),
             lacks_virtiofs: None,
+            firmware: Default::default(),
             new_keys: 0,
             claim: None,
         }

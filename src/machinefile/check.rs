@@ -10,13 +10,14 @@ use crate::report::{bytes, clean::Shown};
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{Errors, MachinefileError, Span, Spanned},
-    egress,
+    egress, firmware,
     forward::Forward,
     inventory, links,
     model::{
         CpuLike, KernelSource, Libvirt, Machine, MachineBridge, MachineNetwork, Project,
         Provisioner, Ready,
     },
+    names::is_label,
     networks::{Member, networks},
     ports::{Instance, Taken, forwards},
     syntax::Files,
@@ -86,6 +87,7 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
     for machine in &joined {
         check_repeats(machine, errors);
         check_cpu(machine, errors);
+        firmware::check(&machine.name.value, &machine.draft, errors);
         egress::check(&machine.name, &machine.draft, errors);
         let depends_on = dependencies(machine, &joined, &instances, errors);
         for (n, name) in machine.instances.iter().enumerate() {
@@ -255,7 +257,8 @@ fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Errors) {
                 );
             }
             let length = project + 1 + instance.len();
-            if length > LONGEST_NAME {
+            // A name that is not a label is an error already.
+            if length > LONGEST_NAME && is_label(&machine.name.value) {
                 errors.push(MachinefileError::new(
                     &machine.name.span,
                     format!("the names of project and machine have {length} characters together"),
@@ -563,6 +566,9 @@ fn build(
             .map_or(DEFAULT_MEMORY, |memory| memory.value.amount),
         disk: draft.disk.as_ref().map(|disk| disk.value.amount),
         kernel: draft.kernel.as_ref().map(|kernel| kernel.value.clone()),
+        firmware: firmware::wanted(draft),
+        secure_boot: firmware::is_set(&draft.secure_boot),
+        tpm: firmware::is_set(&draft.tpm),
         tuning,
         spans,
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
@@ -621,6 +627,7 @@ fn tuning(draft: &Draft) -> (Tuning, Spans) {
     if let Some(user_data) = &draft.user_data {
         spans.insert("user-data", user_data.span.clone());
     }
+    firmware::note_spans(draft, &mut spans);
     if let Some((node, span)) = egress::guard(draft) {
         spans.insert(node, span.clone());
     }

@@ -22,7 +22,7 @@ mod values;
 
 use std::sync::Arc;
 
-use crate::boxes::Source;
+use crate::{boxes::Source, host::firmware::Firmware};
 
 use super::{
     diagnostics::{Errors, MachinefileError, Span, Spanned},
@@ -56,9 +56,12 @@ pub(super) const TOP: [&str; 11] = [
     "include",
 ];
 
-pub(super) const MACHINE: [&str; 23] = [
+pub(super) const MACHINE: [&str; 26] = [
     "box",
     "kernel",
+    "firmware",
+    "secure-boot",
+    "tpm",
     "cpus",
     "memory",
     "disk",
@@ -473,6 +476,15 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
                     .map(|accel| Spanned::new(accel, word.span));
             }
         }
+        "firmware" => {
+            if let Some(word) = node.one_string("\"uefi\" or \"bios\"") {
+                let known = [("uefi", Firmware::Uefi), ("bios", Firmware::Bios)];
+                draft.firmware =
+                    choice(node, &word, &known).map(|firmware| Spanned::new(firmware, word.span));
+            }
+        }
+        "secure-boot" => draft.secure_boot = node.one_bool(),
+        "tpm" => draft.tpm = node.one_bool(),
         "internet" => draft.internet = node.one_bool(),
         "cpu" => {
             if let Some(word) = node.one_string("\"exact\", \"nearest\" or \"host\"") {

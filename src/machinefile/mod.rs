@@ -10,6 +10,7 @@ mod decode;
 mod diagnostics;
 mod egress;
 mod find;
+mod firmware;
 mod format;
 mod forward;
 mod interpolate;
@@ -31,6 +32,7 @@ mod units;
 mod user_data;
 mod variables;
 
+pub use crate::host::firmware::Firmware;
 pub use ansible::{ALL, AnsibleInstall, Group, Playbook, Vars, VaultPassword, group_name};
 pub use check::Outline;
 pub use cpu_set::CpuSet;

@@ -13,13 +13,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::{Egress, Rule, Subnet};
+use crate::{
+    host::firmware::Firmware,
+    network::{Egress, Rule, Subnet},
+};
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
     forward::Forward,
     secret::Secret,
-    tuning::{HostReserve, Spans, Tuning},
+    tuning::{HostReserve, Spans, Tuning, is_default},
     units::Bytes,
     variables::Variable,
 };
@@ -149,6 +152,15 @@ pub struct Machine {
     pub disk: Option<Bytes>,
     /// `None`: the box's own kernel.
     pub kernel: Option<Kernel>,
+    /// `None`: what its box needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// Whether its firmware runs only what is signed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub secure_boot: bool,
+    /// Whether it has a TPM.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tpm: bool,
     pub tuning: Tuning,
     /// The spans of settings that only a host can check.
     #[serde(skip)]

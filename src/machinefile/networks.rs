@@ -15,6 +15,7 @@ use super::{
     diagnostics::{Errors, MachinefileError, Span, Spanned},
     egress,
     model::{MachineBridge, MachineNetwork, Network},
+    names::is_label,
 };
 
 /// The network of machines that name none.
@@ -134,6 +135,7 @@ pub(super) fn networks(
         let declared = declared.iter().find(|it| it.name.value == *name);
         let isolated = declared.is_some_and(|it| it.isolated);
         let is_chosen = declared.is_none_or(|it| it.subnet.is_none());
+        let is_unclear = declared.is_some_and(|it| it.is_unclear);
         let mut users = 0;
         let mut taken: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
         for member in members {
@@ -149,7 +151,7 @@ pub(super) fn networks(
             }
             users += member.instances.len();
             for (n, instance) in member.instances.iter().enumerate() {
-                let address = own.and_then(|card| {
+                let address = own.filter(|_| !is_unclear).and_then(|card| {
                     address(card, n, instance, (*subnet, is_chosen), &mut taken, errors)
                 });
                 found
@@ -395,6 +397,10 @@ fn address(
 /// Returns the error for a network that the Machinefile does not declare.
 fn undeclared(card: &CardDraft, declared: &[&str]) -> MachinefileError {
     let name = card.network.value.as_str();
+    // One with a wrong name is an error of its own.
+    let declared: Vec<&str> = (declared.iter().copied())
+        .filter(|name| is_label(name))
+        .collect();
     let label = nearest(name, declared.iter().copied())
         .map_or("unknown".into(), |near| format!("did you mean {near:?}?"));
     let subnet = (card.address.as_ref()).and_then(|it| subnet_around(it.value));
@@ -412,7 +418,7 @@ fn undeclared(card: &CardDraft, declared: &[&str]) -> MachinefileError {
         ),
     };
     if !declared.is_empty() {
-        help = format!("the networks are {}; {help}", one_of(declared));
+        help = format!("the networks are {}; {help}", one_of(&declared));
     }
     let message = format!("there is no network {name:?}");
     MachinefileError::new(&card.network.span, message, label).help(help)

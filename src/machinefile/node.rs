@@ -1,6 +1,7 @@
 //! Reads one KDL node: arguments, properties, children. Unknown ones are errors.
 
 mod meant;
+mod text;
 pub(super) mod values;
 
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use kdl::{KdlEntry, KdlNode, KdlValue};
 use self::values::kind;
 use super::{
     diagnostics::{Errors, MachinefileError, Span, Spanned},
-    interpolate::interpolate,
     syntax::FileInfo,
     variables::Variables,
 };
@@ -167,56 +167,6 @@ impl<'a> Node<'a> {
     pub(super) fn optional_first_string(&mut self, what: &str) -> Option<Spanned<String>> {
         let entry = self.arguments().next()?;
         self.string(entry, what)
-    }
-
-    /// Returns all arguments, as text; at least one.
-    pub(super) fn strings(&mut self, what: &str) -> Vec<Spanned<String>> {
-        let entries: Vec<&KdlEntry> = self.arguments().collect();
-        if entries.is_empty() {
-            self.missing(what);
-        }
-        entries
-            .into_iter()
-            .filter_map(|entry| self.string(entry, what))
-            .collect()
-    }
-
-    /// Returns the arguments from the second on, as text.
-    pub(super) fn rest(&mut self, what: &str) -> Vec<Spanned<String>> {
-        let entries: Vec<&KdlEntry> = self.arguments().skip(1).collect();
-        entries
-            .into_iter()
-            .filter_map(|entry| self.string(entry, what))
-            .collect()
-    }
-
-    fn string(&mut self, entry: &KdlEntry, what: &str) -> Option<Spanned<String>> {
-        let place = self.entry_span(entry);
-        match entry.value() {
-            KdlValue::String(text) => match interpolate(text, &|name| {
-                self.env.take(name, self.name(), &|| place.text())
-            }) {
-                Ok(text) => Some(Spanned::new(text, place)),
-                Err((message, help)) => {
-                    self.errors
-                        .push(MachinefileError::new(&place, message, "in this text").help(help));
-                    None
-                }
-            },
-            other => {
-                let error = MachinefileError::new(
-                    &place,
-                    format!("`{}` takes {what}, not {}", self.name(), kind(other)),
-                    "expected text",
-                );
-                let error = match other {
-                    KdlValue::Integer(number) => error.help(format!("write \"{number}\"")),
-                    _ => error,
-                };
-                self.errors.push(error);
-                None
-            }
-        }
     }
 
     /// Returns the argument at `index` as a whole number within bounds.
@@ -381,11 +331,6 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(super) fn property_string(&mut self, name: &str) -> Option<Spanned<String>> {
-        let entry = self.property(name)?;
-        self.string(entry, "text")
-    }
-
     /// Returns the argument of a node that is #true or #false.
     pub(super) fn one_bool(&mut self) -> Option<Spanned<bool>> {
         self.at_most(1);
@@ -429,29 +374,6 @@ impl<'a> Node<'a> {
     ) -> Option<Spanned<i128>> {
         let entry = self.property(name)?;
         self.bounded(entry, what, low, high)
-    }
-
-    /// Returns all properties, as names and text, of nodes that take any names.
-    pub(super) fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
-        (self.named_entries().into_iter())
-            .filter_map(|(key, entry)| Some((key, self.string(entry, "text")?)))
-            .collect()
-    }
-
-    /// Returns all properties, as names and values of any type. Variables in text are replaced.
-    pub(super) fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
-        (self.named_entries().into_iter())
-            .filter_map(|(key, entry)| {
-                let value = match entry.value() {
-                    KdlValue::String(_) => {
-                        let text = self.string(entry, "text")?;
-                        Spanned::new(KdlValue::String(text.value), text.span)
-                    }
-                    other => Spanned::new(other.clone(), self.entry_span(entry)),
-                };
-                Some((key, value))
-            })
-            .collect()
     }
 
     fn named_entries(&self) -> Vec<(Spanned<String>, &'a KdlEntry)> {

@@ -6,8 +6,10 @@ use miette::GraphicalTheme;
 
 use super::{model::KernelSource, *};
 
+mod bounds;
 mod bridges;
 mod egress;
+mod firmware;
 mod foreign;
 
 /// A project folder with a Machinefile and two files to refer to.
@@ -163,7 +165,7 @@ machine "a" {
     broken_names: "project \"My Shop\"\nmachine \"Web_1\" { box \"debian-12\"; hostname \"-x\"; user \"0day\"; }\n";
     broken_paths: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"..\" to=\"/srv/a\"\n    sync \"/\" to=\"/srv/b\"\n    sync \"src\" to=\"srv/c\"\n    sync \"src\" to=\"/\"\n    sync \"setup.sh\" to=\"/srv/d\"\n    provision \"a\" { shell \"gone.sh\"; }\n    provision \"b\" { file \"src\" to=\"/etc/../x\" mode=\"rw\"; }\n}\n";
     broken_sync: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" {\n    sync \"src\" to=\"/srv/a\" type=\"nfs\"\n    sync \"src\" to=\"/srv/b\" type=\"virtiofs\" delete=#true gitignore=#true owner=\"www-data\" { exclude \"x\"; }\n    sync \"src\" to=\"/srv/c\" type=\"9p\" mode=\"two-way\"\n    sync \"src\" to=\"/srv/d\" mode=\"two-ways\"\n    sync \"src\" to=\"/srv/e\" readonly=#true\n    sync \"src\" to=\"/srv/f\" type=\"auto\" readonly=#true\n    sync \"src\" to=\"/srv/g\" mode=\"two-way\" delete=#false\n    sync \"/\" to=\"/srv/h\" outside=#true\n    sync \"src\" to=\"/srv/i\" owner=\"a b\" watch=\"yes\"\n}\n";
-    broken_ansible: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" {\n    provision \"a\" { ansible \"gone.yml\"; }\n    provision \"b\" { ansible \"setup.sh\" becom=#true verbosity=5 {\n        vars \"x\" class=1 \"2b\"=2 much=#inf big=99999999999999999999\n        limit \"a\"; tags \"a,b\"; arguments \"-K\" \"--check\"; requirements \"src\"\n        groups \"a b\"; varz a=1\n    }; }\n    provision \"c\" { ansible-local \"setup.sh\" install=\"pipx\" become=#false become-user=\"x\"; }\n    provision \"d\" { ansible \"../x.yml\"; }\n}\nprovision \"s\" { shell \"setup.sh\"; }\nprovision \"t\" { ansible \"setup.sh\" { limit \"b\" \"a*\" \"empty\"; groups \"x\"; }; }\nprovision \"t\" { ansible \"setup.sh\"; }\nprovision \"u\"\ngroup \"empty\"\n";
+    broken_ansible: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" {\n    provision \"a\" { ansible \"gone.yml\"; }\n    provision \"b\" { ansible \"setup.sh\" becom=#true verbosity=5 {\n        vars \"x\" class=1 \"2b\"=2 much=#inf big=99999999999999999999\n        limit \"a\"; tags \"a,b\"; arguments \"--check\"; requirements \"src\"\n        groups \"a b\"; varz a=1\n    }; }\n    provision \"c\" { ansible-local \"setup.sh\" install=\"pipx\" become=#false become-user=\"x\" { arguments \"-K\" \"--step\"; }; }\n    provision \"d\" { ansible \"../x.yml\"; }\n}\nprovision \"s\" { shell \"setup.sh\"; }\nprovision \"t\" { ansible \"setup.sh\" { limit \"b\" \"a*\" \"empty\"; groups \"x\"; }; }\nprovision \"t\" { ansible \"setup.sh\"; }\nprovision \"u\"\ngroup \"empty\"\n";
     broken_inventory: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { labels role=\"front\"; vars x-y=1; }\ngroup \"stores\" { machines \"wbe\"; children \"rol_front\" \"stores\"; }\ngroup \"a\" { children \"b\"; }\ngroup \"b\" { children \"c\"; }\ngroup \"c\" { children \"a\"; vars 1; }\ngroup \"a\"\ngroup \"all\" { machines \"web\"; }\ngroup \"no:good\" { hosts \"web\"; }\ngroup\n";
     broken_nested_syncs: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"src\" to=\"/srv/app\"\n    sync \"src\" to=\"/srv/app/x\" type=\"virtiofs\"\n    sync \"src\" to=\"/srv/app/y\"\n    sync \"src\" to=\"/srv/application\" mode=\"two-way\"\n}\n";
     broken_missing: "machine \"web\" {\n    cpus\n    sync \"src\"\n    provision \"a\" { }\n    provision \"b\" { shell; }\n    provision { shell \"setup.sh\"; }\n}\n";

@@ -21,6 +21,7 @@ use crate::{
         file, lock,
         paths::CLOSED,
         process::{Process, ProgramError, Start},
+        remedy,
         socket_folder::{self, SocketFolderError},
     },
     report::clean::{Shown, words},
@@ -248,8 +249,8 @@ fn tell(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, Networ
             error: Some(said),
             ..
         }) => Err(NetworkError::Start {
+            hint: hint(files, &said),
             said,
-            hint: format!("{} may show why", files.log().shown()),
         }),
         Ok(reply) if reply.format == FORMAT => Ok(Some(reply)),
         // An older one, or one that does not answer. The guests keep their links while another one starts.
@@ -342,8 +343,16 @@ fn start(
         "" => format!("{program} ended immediately"),
         said => said.to_string(),
     };
-    let hint = format!("{} may show why", files.log().shown());
+    let hint = hint(files, &said);
     Err(NetworkError::Start { said, hint })
+}
+
+/// Returns what to do about what the process says.
+fn hint(files: &NetworkFiles, said: &str) -> String {
+    remedy::of_words(said).map_or_else(
+        || format!("{} may show why", files.log().shown()),
+        str::to_string,
+    )
 }
 
 fn open_log(files: &NetworkFiles) -> Result<File, NetworkError> {

@@ -31,7 +31,10 @@ use crate::{
         process::{Process, inherited},
         runtime::blocking,
     },
-    report::{clean::words, stdio},
+    report::{
+        clean::{Shown, words},
+        stdio,
+    },
 };
 
 use super::{
@@ -181,7 +184,10 @@ async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String
     {
         served.switch.set_all(before.conditions);
     }
-    (served.write().await).map_err(|error| failed("write the state of the network", error))?;
+    (served.write().await).map_err(|error| {
+        let folder = files.data().networks();
+        failed(&format!("write in {}", folder.shown()), error)
+    })?;
     answer(READY);
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);

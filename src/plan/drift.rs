@@ -120,6 +120,25 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
     if by(has) == by(want) {
         check("cmdline", cmdline(has), cmdline(want), NextBoot);
     }
+    check(
+        "firmware",
+        has.firmware.kind.to_string(),
+        want.firmware.kind.to_string(),
+        NextBoot,
+    );
+    let yes_or_no = |is: bool| format!("#{is}");
+    check(
+        "secure-boot",
+        yes_or_no(has.firmware.secure_boot),
+        yes_or_no(want.firmware.secure_boot),
+        NextBoot,
+    );
+    check(
+        "tpm",
+        yes_or_no(has.firmware.tpm),
+        yes_or_no(want.firmware.tpm),
+        NextBoot,
+    );
     for (what, is, wanted, takes) in tuning::compare(has, want) {
         check(what, is, wanted, takes);
     }
@@ -195,6 +214,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &WantedMachine) -> Spec {
         if !stays(has, want) {
             spec.kernel = want.kernel.clone();
         }
+        spec.firmware = want.firmware;
         spec.tuning = tuning::after_boot(has, want);
         spec.cpu = want.cpu.clone();
         if wanted.machine.accel.is_some() {
@@ -410,6 +430,34 @@ mod tests {
             of(&["br0"], &["br1"]),
             ["lan on bridge br0 → lan on bridge br1"]
         );
+    }
+
+    #[test]
+    fn other_firmware_takes_a_boot() {
+        use crate::{machine::FirmwareSpec, machinefile::Firmware};
+        let mut web = wanted("web", &[]);
+        let is = web.spec.clone().unwrap();
+        let firmware = FirmwareSpec {
+            kind: Firmware::Uefi,
+            secure_boot: true,
+            tpm: true,
+        };
+        web.spec.as_mut().unwrap().firmware = firmware;
+        let said: Vec<String> = (drift(&web, &is).iter())
+            .map(|it| {
+                assert_eq!(it.takes, Change::NextBoot);
+                format!("{}: {} → {}", it.what, it.is, it.wanted)
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "firmware: bios → uefi",
+                "secure-boot: #false → #true",
+                "tpm: #false → #true"
+            ]
+        );
+        assert_eq!(after_boot(&is, &web).firmware, firmware);
     }
 
     #[test]

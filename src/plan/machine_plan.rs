@@ -115,7 +115,16 @@ impl Plan {
         machines.map(|machine| machine.machine.clone()).collect()
     }
 
-    /// Returns machines that are made or booted, which need their boxes in the store.
+    /// Returns machines whose boxes have to be in the store: those that are made, booted or logged in to for the first time
+    /// since they booted.
+    pub fn need_boxes(&self) -> Vec<String> {
+        (self.machines.iter())
+            .filter(|machine| machine.needs_box())
+            .map(|machine| machine.machine.clone())
+            .collect()
+    }
+
+    /// Returns machines that are made or booted.
     pub fn boots(&self) -> Vec<String> {
         self.machines
             .iter()
@@ -139,6 +148,10 @@ impl MachinePlan {
 
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    pub fn needs_box(&self) -> bool {
+        self.boots() || self.steps.contains(&Step::Reach)
     }
 
     pub fn boots(&self) -> bool {

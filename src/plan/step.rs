@@ -175,10 +175,11 @@ impl Step {
         match self {
             Step::Box => "verify the box".into(),
             Step::Define { spec, .. } => format!(
-                "define the domain ({}, {} on {})",
+                "define the domain ({}, {} on {}{})",
                 counted(spec.cpus, "CPU"),
                 spec.memory,
-                spec.accel
+                spec.accel,
+                spec.firmware
             ),
             Step::Persist => "define the running domain again (it was undefined)".into(),
             Step::Disk => "create the disk on top of the box's image".into(),

@@ -7,11 +7,12 @@ use thiserror::Error;
 
 use crate::{
     guest::GuestError,
+    host::process::ProgramError,
     report::{clean::Shown, elapsed},
     sync::SyncError,
 };
 
-use super::ansible::AnsibleError;
+use super::{ansible::AnsibleError, asking::NOBODY};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum ProvisionError {
@@ -121,6 +122,17 @@ pub enum ProvisionError {
     )]
     #[diagnostic(help("install it on this host, or correct the Machinefile"))]
     NoProgram { what: String, program: String },
+    #[error("{what} asks {words}, {NOBODY}")]
+    #[diagnostic(help(
+        "give it what it needs beforehand (a key in your agent, git's credential helper, a rule for sudo), or run stead on a terminal, and answer; {hint}"
+    ))]
+    Asks {
+        what: String,
+        words: String,
+        hint: String,
+    },
+    #[error("{what}: {source}")]
+    Program { what: String, source: ProgramError },
     #[error("{what}: cannot start {program}: {source}")]
     Start {
         what: String,

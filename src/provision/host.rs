@@ -6,15 +6,12 @@ use std::{
     io::Write,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
-use tokio::process::Command;
-
 use crate::{
-    guest::read_lines,
-    host::process::{self, Start, Tree},
+    host::process::{self, Answers, Asks, Command, Environment, Limits, ProgramError},
     machinefile::{HostCommand, HostSource, ScriptSource, Secret},
+    report::clean,
 };
 
 use super::{
@@ -27,20 +24,18 @@ use super::{
 
 /// Runs a command of a hook to its end, in `folder`, with these variables added to the environment.
 ///
-/// Arguments are passed unchanged, without a shell, unless the hook is itself a shell script.
+/// Arguments are passed unchanged, without a shell, unless the hook is itself a shell script. Its standard input is empty;
+/// what it asks on its terminal (/dev/tty), as sudo, ssh and git do, `answers` answers.
 ///
 /// # Errors
 /// If it cannot be started, ends with another exit code than 0, or takes longer than its time limit.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "its output is shown while it runs, and it gets the project's environment"
-)]
 pub async fn run_on_host(
     task: &Task<'_>,
     host: &HostCommand,
     folder: &Path,
     environment: &[(&str, OsString)],
     each: &mut (dyn FnMut(ProvisionMessage<'_>) + Send),
+    answers: &dyn Answers,
 ) -> Result<(), ProvisionError> {
     // The file must exist until the command has ended.
     let mut kept = None;
@@ -75,32 +70,23 @@ pub async fn run_on_host(
         Some(name) if !name.contains('/') => process::find(name).ok_or_else(|| missing(program))?,
         _ => PathBuf::from(program),
     };
-    let mut command = Command::new(found);
-    command.args(options).args(&host.run.args);
-    let mut child = command
-        .current_dir(folder)
-        .envs(environment.iter().map(|(key, value)| (key, value)))
-        .envs(&host.run.env)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // Ctrl-C only goes to stead, which decides what to do.
-        .process_group(0)
-        .start()
-        .map_err(|source| {
-            let program = program.to_string_lossy().into_owned();
-            let what = task.what.clone();
-            match source.kind() {
-                std::io::ErrorKind::NotFound => ProvisionError::NoProgram { what, program },
-                _ => ProvisionError::Start {
-                    what,
-                    program,
-                    source,
-                },
-            }
-        })?;
-    let tree = Tree::of(child.id());
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut command = Command::new(found, "")
+        .environment(Environment::Whole)
+        .args(options)
+        .args(&host.run.args)
+        .folder(folder)
+        .asks(Asks::OnTerminal)
+        .grace(GRACE)
+        .limits(Limits {
+            time: host.run.timeout,
+            ..Limits::WORK
+        });
+    for (name, value) in environment {
+        command = command.env(name, value);
+    }
+    for (name, value) in &host.run.env {
+        command = command.env(name, value);
+    }
     let mut last = VecDeque::new();
     let mut hear = |stderr: bool, line: &str| {
         if host.run.sensitive {
@@ -114,29 +100,37 @@ pub async fn run_on_host(
         }
         each(ProvisionMessage::Line { stderr, line });
     };
-    let whole = read_lines(out, err, child.wait(), &mut hear);
-    let status = match host.run.timeout {
-        None => whole.await,
-        Some(limit) => match tokio::time::timeout(limit, whole).await {
-            Ok(status) => status,
-            Err(_) => {
-                tree.end(GRACE).await;
-                return Err(ProvisionError::TimedOut {
-                    what: task.what.clone(),
-                    limit,
-                    hint: task.hint.clone(),
-                });
-            }
-        },
-    };
+    let ended = command.conversation(&mut hear, answers).await;
     drop(kept);
-    let status = status.map_err(|source| ProvisionError::Start {
-        what: task.what.clone(),
-        program: program.to_string_lossy().into_owned(),
-        source,
+    let status = ended.map_err(|error| {
+        let what = task.what.clone();
+        let program = program.to_string_lossy().into_owned();
+        match error {
+            ProgramError::NotInstalled { .. } => ProvisionError::NoProgram { what, program },
+            ProgramError::TimedOut { limit, .. } => ProvisionError::TimedOut {
+                what,
+                limit,
+                hint: task.hint.clone(),
+            },
+            ProgramError::Unanswered { asked, .. } => ProvisionError::Asks {
+                what,
+                words: match host.run.sensitive {
+                    true => "something that is hidden, because it is sensitive".into(),
+                    false => format!("{:?}", clean::words(asked.words.trim())),
+                },
+                hint: task.hint.clone(),
+            },
+            ProgramError::Start { source, .. } => ProvisionError::Start {
+                what,
+                program,
+                source,
+            },
+            error => ProvisionError::Program {
+                what,
+                source: error,
+            },
+        }
     })?;
-    // The command has ended; processes that it left running were meant to stay.
-    tree.let_go();
     if status.success() {
         return Ok(());
     }
@@ -176,13 +170,41 @@ fn private_file(text: &str) -> Result<tempfile::NamedTempFile, ProvisionError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{fs, pin::Pin, time::Duration};
 
     use super::*;
-    use crate::machinefile::Invocation;
+    use crate::{
+        host::process::{Asked, Reply},
+        machinefile::Invocation,
+    };
+
+    /// Answers everything in the same way.
+    struct Always(Option<&'static str>);
+
+    impl Answers for Always {
+        fn answer<'a>(
+            &'a self,
+            asked: &'a Asked,
+        ) -> Pin<Box<dyn Future<Output = Reply> + Send + 'a>> {
+            Box::pin(async move {
+                match self.0 {
+                    Some(answer) => Reply::Answer(answer.into()),
+                    None => Reply::Nobody(Box::new(asked.clone())),
+                }
+            })
+        }
+    }
 
     /// Returns its output and its result.
     async fn run(what: HostSource, invocation: Invocation) -> (String, Result<(), ProvisionError>) {
+        run_answered(what, invocation, None).await
+    }
+
+    async fn run_answered(
+        what: HostSource,
+        invocation: Invocation,
+        answer: Option<&'static str>,
+    ) -> (String, Result<(), ProvisionError>) {
         let task = Task {
             what: "the hook before up (it)".into(),
             name: "it",
@@ -202,7 +224,8 @@ mod tests {
         };
         let environment = [("STEAD_MACHINE", OsString::from("web"))];
         let folder = Path::new("/usr");
-        let result = run_on_host(&task, &command, folder, &environment, &mut each).await;
+        let answers = Always(answer);
+        let result = run_on_host(&task, &command, folder, &environment, &mut each, &answers).await;
         (said, result)
     }
 
@@ -268,5 +291,39 @@ mod tests {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
         }
+    }
+
+    /// As sudo, ssh and git do. Their questions went to the terminal of stead, where they were stopped for good.
+    #[tokio::test]
+    async fn what_asks_on_its_terminal_is_answered_or_told() {
+        let script = "exec 3<>/dev/tty; stty -echo <&3; printf 'Password: ' >&3; read -r it <&3; echo \"got $it\"";
+        let plain = Invocation::default;
+        let (said, result) = run_answered(inline(script), plain(), Some("s3cret")).await;
+        assert_eq!(said, "got s3cret\n");
+        result.unwrap();
+        let (said, result) = run(inline(script), plain()).await;
+        assert_eq!(said, "");
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "the hook before up (it) asks \"Password:\", but nobody answers: there is no terminal here, or it was ended there with Ctrl-D"
+        );
+        // Its standard input is empty.
+        let (said, result) = run(inline("read -r it || echo none"), plain()).await;
+        assert_eq!(said, "none\n");
+        result.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_it_leaves_running_goes_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("sleep 8882 & echo $! >{}", file.path().display());
+        let (_, result) = run(inline(&script), Invocation::default()).await;
+        result.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let pid = fs::read_to_string(file.path()).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(stat.contains(") S "), "{stat}");
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 }

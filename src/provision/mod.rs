@@ -2,6 +2,7 @@
 //! `halt` and `destroy`.
 
 pub mod ansible;
+mod asking;
 mod digest;
 mod error;
 mod failing_line;
@@ -14,11 +15,12 @@ mod message;
 mod run;
 mod shell;
 
+pub use asking::{Asking, Who};
 pub use digest::{Digests, digest_file};
 pub use error::ProvisionError;
 pub use host::run_on_host;
 pub use host_files::host_files;
 pub use inventory::{Inventory, Reach, text_of};
 pub use message::ProvisionMessage;
-pub use run::{AnsibleContext, run};
+pub use run::{AnsibleContext, asks_by, run};
 pub use shell::{Task, run as run_in_guest};

@@ -3,13 +3,15 @@
 use crate::{
     guest::Remote,
     host::{paths::DataDir, shell::shell_quote},
-    machinefile::{Provisioner, ProvisionerKind},
+    machinefile::{Playbook, Provisioner, ProvisionerKind},
+    report::Reporter,
     sync::{RsyncTarget, push},
 };
 
 use super::{
     Inventory,
     ansible::{self, GuestRun, HostRun},
+    asking::{Asking, Who},
     error::ProvisionError,
     file,
     message::ProvisionMessage,
@@ -21,7 +23,7 @@ pub struct AnsibleContext<'a> {
     pub data: &'a DataDir,
     /// With how to reach machines, for a run on the host; without it, for a run in a guest.
     pub inventory: Inventory,
-    pub color: bool,
+    pub reporter: &'a Reporter,
 }
 
 /// Runs one provisioner to its end. Only Ansible uses `ansible`.
@@ -83,13 +85,19 @@ pub async fn run(
             Ok(())
         }
         ProvisionerKind::Ansible { playbook } => {
+            let asking = Asking {
+                reporter: ansible.reporter,
+                who: Who::Machine(&remote.machine),
+                by: asks_by(&provisioner.name, playbook),
+            };
             let run = HostRun {
+                answers: &asking,
                 name: &provisioner.name,
                 playbook,
                 inventory: ansible.inventory.file(),
                 limit: vec![&remote.machine],
                 data: ansible.data,
-                color: ansible.color,
+                color: ansible.reporter.color(),
                 again: again(&remote.machine, &provisioner.name),
                 inspect: Some(remote.machine.clone()),
             };
@@ -102,13 +110,19 @@ pub async fn run(
                 playbook,
                 install: *install,
                 inventory: ansible.inventory.file(),
-                color: ansible.color,
+                color: ansible.reporter.color(),
                 again: again(&remote.machine, &provisioner.name),
             };
             let mut line = |stderr, line: &str| each(ProvisionMessage::Line { stderr, line });
             Ok(ansible::run_in_guest(&run, remote, &mut line).await?)
         }
     }
+}
+
+/// Names a provisioner with a playbook that asks something.
+pub fn asks_by(provisioner: &str, playbook: &Playbook) -> String {
+    let path = ansible::below(playbook, &playbook.playbook);
+    format!("provisioner {provisioner} ({path})")
 }
 
 fn again(machine: &str, provisioner: &str) -> String {

@@ -166,6 +166,14 @@ pub trait Report: Send + Sync {
     fn color(&self) -> bool {
         false
     }
+    /// Whether the user can be asked something.
+    fn may_ask(&self) -> bool {
+        false
+    }
+    /// Called before a question is printed: holds back what would disturb whoever reads and answers it.
+    fn hold(&self) {}
+    /// Called after it: prints what was held back.
+    fn release(&self) {}
     /// Called once at the end, before anything else is printed.
     fn finish(&self) {}
 }
@@ -195,6 +203,18 @@ impl Report for WithoutSecrets {
 
     fn color(&self) -> bool {
         self.0.color()
+    }
+
+    fn may_ask(&self) -> bool {
+        self.0.may_ask()
+    }
+
+    fn hold(&self) {
+        self.0.hold();
+    }
+
+    fn release(&self) {
+        self.0.release();
     }
 
     fn finish(&self) {

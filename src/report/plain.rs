@@ -8,6 +8,7 @@ use super::{
     Event, EventKind, Outcome, Report, Style,
     clean::{self, words},
     numbers::{counted, elapsed},
+    question::somebody_is_there,
     stdio,
 };
 
@@ -17,6 +18,7 @@ pub(super) struct PlainLines {
     only_trouble: bool,
     verbose: bool,
     dated: bool,
+    may_ask: bool,
     lock: Mutex<()>,
 }
 
@@ -27,6 +29,7 @@ impl PlainLines {
             only_trouble: false,
             verbose: style.verbose,
             dated: style.dated,
+            may_ask: somebody_is_there(),
             lock: Mutex::new(()),
         }
     }
@@ -38,6 +41,7 @@ impl PlainLines {
             only_trouble: true,
             verbose: false,
             dated: false,
+            may_ask: somebody_is_there(),
             lock: Mutex::new(()),
         }
     }
@@ -236,6 +240,10 @@ impl Report for PlainLines {
             let _held = self.lock.lock();
             stdio::talk(&text);
         }
+    }
+
+    fn may_ask(&self) -> bool {
+        self.may_ask
     }
 }
 

@@ -21,6 +21,11 @@ pub fn warn(line: &str) {
     talk(&format!("warning: {}\n", words(line)));
 }
 
+/// Whether there is a terminal to ask on.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Asks a yes-or-no question on the terminal. `None`: there is no terminal to ask on.
 pub fn ask(question: &str) -> Option<bool> {
     // Cleaned to one line, so that no foreign name in it can pass for another question.
@@ -30,12 +35,11 @@ pub fn ask(question: &str) -> Option<bool> {
 
 /// Asks on the terminal, and returns the answer. `None`: there is no terminal to ask on.
 pub fn question(text: &str) -> Option<String> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
+    if !can_ask() {
         return None;
     }
     talk(text);
     let mut answer = String::new();
-    stdin.read_line(&mut answer).ok()?;
+    std::io::stdin().read_line(&mut answer).ok()?;
     Some(answer.trim().to_string())
 }

@@ -1,7 +1,7 @@
 //! Events on a terminal that can redraw.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{Write, stderr},
     sync::Mutex,
     time::Duration,
@@ -13,8 +13,9 @@ use super::{
     Event, EventKind, Outcome, Report,
     clean::{self, words},
     fold::Fold,
-    numbers::{elapsed, so_far},
+    numbers::{counted, elapsed, so_far},
     plain::{lines, name_width},
+    question::somebody_is_there,
 };
 
 /// Shows one live line per machine on stderr: phase, time, and the guest's last console line while it boots.
@@ -25,6 +26,27 @@ pub(super) struct Live {
     width: usize,
     color: bool,
     verbose: bool,
+    /// Lines that wait for the end of a question.
+    held: Mutex<Option<Held>>,
+}
+
+/// The most lines that are held back. Of more, the oldest are only in the log.
+const MOST_HELD: usize = 10_000;
+
+#[derive(Default)]
+struct Held {
+    lines: VecDeque<String>,
+    lost: usize,
+}
+
+impl Held {
+    fn add(&mut self, line: String) {
+        if self.lines.len() == MOST_HELD {
+            self.lines.pop_front();
+            self.lost += 1;
+        }
+        self.lines.push_back(line);
+    }
 }
 
 struct Line {
@@ -50,15 +72,20 @@ fn timed(template: &str) -> ProgressStyle {
         .tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
 }
 
+fn target() -> ProgressDrawTarget {
+    ProgressDrawTarget::stderr_with_hz(10)
+}
+
 impl Live {
     pub(super) fn new(machines: &[String], color: bool, verbose: bool) -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let bars = MultiProgress::with_draw_target(target());
         Live {
             width: name_width(machines),
             bars,
             machines: Mutex::new(HashMap::new()),
             color,
             verbose,
+            held: Mutex::new(None),
         }
     }
 
@@ -83,6 +110,17 @@ impl Live {
         };
         // Coloured text was cleaned before; this cleans the rest.
         let text = clean::text(&text, self.color);
+        if let Ok(mut held) = self.held.lock()
+            && let Some(held) = held.as_mut()
+        {
+            held.add(text);
+            return;
+        }
+        self.print_above(text);
+    }
+
+    /// Prints a clean line above the live lines.
+    fn print_above(&self, text: String) {
         // So that no other task adds a machine's line meanwhile.
         let machines = self.machines.lock();
         // If stderr is closed, the work continues all the same.
@@ -272,6 +310,34 @@ impl Report for Live {
 
     fn color(&self) -> bool {
         self.color
+    }
+
+    fn may_ask(&self) -> bool {
+        somebody_is_there()
+    }
+
+    fn hold(&self) {
+        if let Ok(mut held) = self.held.lock() {
+            *held = Some(Held::default());
+        }
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
+    fn release(&self) {
+        self.bars.set_draw_target(target());
+        let Some(held) = self.held.lock().ok().and_then(|mut held| held.take()) else {
+            return;
+        };
+        if held.lost > 0 {
+            let lost = counted(held.lost, "line");
+            self.print_above(format!(
+                "… {lost} printed meanwhile, only in the log of this run"
+            ));
+        }
+        for line in held.lines {
+            self.print_above(line);
+        }
     }
 
     fn finish(&self) {

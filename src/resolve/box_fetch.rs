@@ -126,7 +126,9 @@ impl BoxFetch {
         let _held =
             Lock::acquire_async(&self.data.locks(), LockName::Download(&name), &own_holder())
                 .await
-                .map_err(|error| Failure::io(format!("lock the download of {label}"), &error))?;
+                .map_err(|error| {
+                    Failure::in_data(format!("lock the download of {label}"), &error)
+                })?;
         let mut expected = self.wanted.expected.clone();
         if let Some(found) = self.here_already(&expected).await? {
             return Ok(found);

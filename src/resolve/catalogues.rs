@@ -163,10 +163,18 @@ fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
     const LARGEST: u64 = 16 << 20;
     match open::text(path, LARGEST) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // XDG_CONFIG_HOME may name a file.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(Failure::error(
             format!("cannot read catalogue {}: {error}", path.shown()),
-            "docs/reference/catalogue.md describes catalogues",
+            "make it a text file that you can read, or remove it; docs/reference/catalogue.md describes catalogues",
         )),
     }
 }

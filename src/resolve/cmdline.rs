@@ -12,7 +12,7 @@ pub const BY_INIT: &str = "ro";
 pub fn own_cmdline(stored: &StoredBox) -> Option<&str> {
     match &stored.manifest.boot {
         Boot::Direct { cmdline, .. } => Some(cmdline),
-        Boot::Bootloader {} => None,
+        Boot::Bootloader { .. } => None,
     }
 }
 

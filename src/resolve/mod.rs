@@ -7,6 +7,7 @@ pub mod boxes;
 pub mod catalogues;
 pub mod cmdline;
 pub mod cpu;
+pub mod firmware;
 pub mod kernel;
 pub mod kernel_pins;
 pub mod lockfile;

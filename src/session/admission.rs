@@ -15,8 +15,8 @@ use crate::{
 };
 
 use super::{
-    Session, bridges::check_bridges, long_sockets::check_sockets, operation::Operation,
-    ports::check_ports, target::Target,
+    Session, bridges::check_bridges, firmware::check_firmware, long_sockets::check_sockets,
+    operation::Operation, ports::check_ports, target::Target,
 };
 
 /// Checks what the connection and the host can give to machines that start or change. Errors have
@@ -27,6 +27,7 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
         .filter_map(|machine| target(targets, &machine.machine));
     let boots: Vec<&Target> = boots.collect();
     check_reach(session, boots.iter().map(|it| &it.wanted.machine))?;
+    check_firmware(session, boots.iter().copied())?;
     let concerned = plan
         .machines
         .iter()
@@ -53,6 +54,7 @@ pub fn check_before_halt(operation: &Operation) -> Result<(), Failure> {
     if let Some(failure) = (operation.targets.iter()).find_map(|it| it.no_share.as_ref()) {
         return Err(failure.clone());
     }
+    check_firmware(&operation.session, operation.targets.iter())?;
     check_machines(&operation.session, operation.targets.iter())?;
     let asked: Vec<StartRequest> = operation.targets.iter().map(asked).collect();
     let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();

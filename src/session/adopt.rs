@@ -76,7 +76,7 @@ pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode,
     for observed in &found {
         let name = LockName::Machine(observed.identity.uuid);
         let lock = Lock::acquire(&session.data.locks(), name, &holder).map_err(|error| {
-            Failure::io(format!("lock machine {}", observed.record.machine), &error)
+            Failure::in_data(format!("lock machine {}", observed.record.machine), &error)
         })?;
         locks.push(lock);
     }

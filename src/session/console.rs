@@ -15,7 +15,7 @@ use memchr::memchr;
 
 use crate::{
     failure::Failure,
-    host::raw_terminal::RawTerminal,
+    host::changed_terminal::ChangedTerminal,
     hypervisor::{Console, Heard, Lifecycle, LifecycleEvents, NotOpened},
     machine::{Identity, Power},
     report::{bytes, stdio, talk},
@@ -89,7 +89,7 @@ pub fn console(
         ));
     }
     let terminal =
-        RawTerminal::of_stdin().map_err(|error| Failure::io("prepare the terminal", &error))?;
+        ChangedTerminal::raw().map_err(|error| Failure::io("prepare the terminal", &error))?;
     pass_on_input(console.clone(), is_typed, tell.clone());
     pass_on_changes(&lifecycle, &identity, tell);
     let end = follow(session, &identity, &events, &unread, is_typed);

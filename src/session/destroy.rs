@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, process::ExitCode};
 use crate::{
     failure::Failure,
     machinefile::Moment,
-    plan,
-    report::{ask, clean::Shown, say},
+    plan::{self, Plan},
+    report::{ask, can_ask, clean::Shown, say},
     session::{
         Session,
         agreement::hooks_or_without,
@@ -25,18 +25,25 @@ pub fn destroy(
     machines: &ExistingMachines,
     yes: bool,
 ) -> Result<ExitCode, Failure> {
-    let mut operation = existing::begin(invocation, "destroy", machines)?;
+    let found = existing::find(invocation, machines)?;
+    if !yes && !can_ask() {
+        // Before the locks: who holds one may keep it for long, and the answer stays the same.
+        let pairs: Vec<_> = (found.targets()?.into_iter())
+            .map(|target| (target.wanted, target.existing))
+            .collect();
+        let plan = plan::destroy(&pairs);
+        let names = names_in(&plan);
+        if !names.is_empty() {
+            return Err(unasked(&names, found.session()));
+        }
+    }
+    let mut operation = found.begin(invocation, "destroy")?;
     operation.add_copies()?;
     let mut plan = plan::destroy(&operation.pairs());
     if machines.no_hooks {
         plan = plan.without_hooks();
     }
-    let names: Vec<&str> = plan
-        .machines
-        .iter()
-        .filter(|machine| !machine.is_empty())
-        .map(|machine| machine.machine.as_str())
-        .collect();
+    let names = names_in(&plan);
     for target in &operation.targets {
         let observed = target.existing.observed.as_ref();
         if let Some(line) = observed.and_then(|it| snapshots_go(&operation.session, it)) {
@@ -64,16 +71,7 @@ pub fn destroy(
                 say(invocation.style, "nothing was destroyed");
                 return Ok(ExitCode::from(1));
             }
-            None => {
-                return Err(Failure::usage(
-                    format!(
-                        "destroy would delete {} of project {}, but cannot ask: standard input is not a terminal",
-                        names.join(", "),
-                        operation.session.project.name
-                    ),
-                    "add -y to destroy without being asked",
-                ));
-            }
+            None => return Err(unasked(&names, &operation.session)),
         }
     }
     (operation.agreement, plan) = hooks_or_without(
@@ -94,6 +92,25 @@ pub fn destroy(
         say(invocation.style, &line);
     }
     Ok(operation.conclude(invocation, &summary))
+}
+
+/// The machines of which something is destroyed.
+fn names_in(plan: &Plan) -> Vec<&str> {
+    (plan.machines.iter())
+        .filter(|machine| !machine.is_empty())
+        .map(|machine| machine.machine.as_str())
+        .collect()
+}
+
+fn unasked(names: &[&str], session: &Session) -> Failure {
+    Failure::usage(
+        format!(
+            "destroy would delete {} of project {}, but cannot ask: standard input is not a terminal",
+            names.join(", "),
+            session.project.name
+        ),
+        "add -y to destroy without being asked",
+    )
 }
 
 /// The addresses of all machines of the project on its networks.

@@ -15,14 +15,12 @@ use nix::{
 use tokio::{
     process::Child,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    time::{Instant, sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
     failure::Failure,
-    guest::{
-        GuestError, LINGER, Listener, Output, Remote, SSH_FAILED, UserCommand, Word, exec_script,
-    },
+    guest::{LINGER, Listener, Output, Remote, SSH_FAILED, UserCommand, Word, exec_script},
     host::{digest::nonce, interrupt::before_end, runtime::runtime, unread::Input},
     machine::Observed,
     report::{clean::words, stdio},
@@ -30,7 +28,7 @@ use crate::{
 
 use super::{
     Session,
-    reach::{AGAIN, LOGIN, Reboots, not_logged_in, until_lost},
+    reach::{Reboots, answered, not_logged_in, until_lost},
 };
 
 /// How long to wait for the login in silence.
@@ -99,7 +97,7 @@ pub fn exec(
     let runtime = runtime()?;
     let started = runtime.block_on(async {
         tokio::select! {
-            started = start(observed, remote, &script) => started,
+            started = start(session, observed, remote, &script) => started,
             lost = until_lost(session, observed, machine, Reboots::Pass) => Ok(Err(lost.failure)),
         }
     });
@@ -159,13 +157,19 @@ async fn until_gone(session: &Session, observed: &Observed, machine: &str) -> Fa
     }
 }
 
-/// Starts the script. If that takes seconds, people are told what it waits for. A guest that boots may let nobody in yet.
+/// Starts the script. If that takes seconds, people are told what it waits for.
 pub(super) async fn start(
+    session: &Session,
     observed: &Observed,
     remote: &Remote,
     script: &str,
 ) -> Result<Result<Child, Failure>, Failure> {
-    let started = start_or_again(remote, script, !observed.has_booted());
+    if !observed.has_booted()
+        && let Err(failure) = answered(session, observed, remote).await
+    {
+        return Ok(Err(failure));
+    }
+    let started = remote.start_typed(script);
     tokio::pin!(started);
     let early = timeout(SILENT, &mut started).await;
     let started = match early {
@@ -178,31 +182,6 @@ pub(super) async fn start(
         }
     };
     Ok(started?.map_err(|output| not_started(remote, &output)))
-}
-
-/// Starts the script, which has not run at all where that fails.
-async fn start_or_again(
-    remote: &Remote,
-    script: &str,
-    boots: bool,
-) -> Result<Result<Child, Output>, GuestError> {
-    let mut refused = None;
-    loop {
-        match remote.start_typed(script).await? {
-            Err(output) if boots && is_refused(&output) => {
-                if refused.get_or_insert_with(Instant::now).elapsed() >= LOGIN {
-                    return Ok(Err(output));
-                }
-                sleep(AGAIN).await;
-            }
-            started => return Ok(started),
-        }
-    }
-}
-
-/// Whether the guest has answered, and refused the login, and not `stead dial` the connection.
-fn is_refused(output: &Output) -> bool {
-    output.status.code() == Some(SSH_FAILED) && !output.stderr.contains("cannot be reached")
 }
 
 fn not_started(remote: &Remote, output: &Output) -> Failure {

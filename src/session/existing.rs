@@ -2,9 +2,10 @@
 
 use crate::{
     failure::Failure,
+    machinefile::Machine,
     session::{
         Detail, OtherProject, Selection, Session, invocation::Invocation, leftover::Leftovers,
-        operation::Operation, targets::report_untouched,
+        operation::Operation, target::Target, targets::report_untouched,
     },
 };
 
@@ -17,25 +18,60 @@ pub struct ExistingMachines {
     pub no_hooks: bool,
 }
 
-/// Finds the machines and locks them.
-pub fn begin(
-    invocation: &Invocation,
-    command: &'static str,
-    options: &ExistingMachines,
-) -> Result<Operation, Failure> {
+/// The machines that a command may take, before their locks are waited for.
+pub struct Found {
+    session: Session,
+    selection: Selection,
+    machines: Vec<Machine>,
+    leftovers: bool,
+}
+
+/// Finds the machines.
+pub fn find(invocation: &Invocation, options: &ExistingMachines) -> Result<Found, Failure> {
     let session = Session::of_machines(invocation, &options.other_project, Detail::Existing)?;
     let selection = session.selection(&options.selection)?;
-    let leftovers = Leftovers {
-        selection: &selection,
-        asked: options.leftovers,
-    };
     let machines = session.select(&selection, false)?;
     if !options.no_hooks {
         session.say_no_hooks();
     }
-    let operation = Operation::begin(invocation, command, session, machines, Some(leftovers))?;
-    if selection.is_all() {
-        report_untouched(invocation, &operation, leftovers, command);
+    Ok(Found {
+        session,
+        selection,
+        machines,
+        leftovers: options.leftovers,
+    })
+}
+
+impl Found {
+    pub fn session(&self) -> &Session {
+        &self.session
     }
-    Ok(operation)
+
+    /// Returns the machines as they are now. Others may be working on them.
+    pub fn targets(&self) -> Result<Vec<Target>, Failure> {
+        let leftovers = Leftovers {
+            selection: &self.selection,
+            asked: self.leftovers,
+        };
+        let survey = self.session.survey()?;
+        (self.session).targets(&survey, self.machines.clone(), Some(leftovers))
+    }
+
+    /// Locks the machines.
+    pub fn begin(
+        self,
+        invocation: &Invocation,
+        command: &'static str,
+    ) -> Result<Operation, Failure> {
+        let leftovers = Leftovers {
+            selection: &self.selection,
+            asked: self.leftovers,
+        };
+        let (session, machines) = (self.session, self.machines);
+        let operation = Operation::begin(invocation, command, session, machines, Some(leftovers))?;
+        if self.selection.is_all() {
+            report_untouched(invocation, &operation, leftovers, command);
+        }
+        Ok(operation)
+    }
 }

@@ -23,7 +23,7 @@ pub fn halt(
     machines: &ExistingMachines,
     force: bool,
 ) -> Result<ExitCode, Failure> {
-    let mut operation = existing::begin(invocation, "halt", machines)?;
+    let mut operation = existing::find(invocation, machines)?.begin(invocation, "halt")?;
     let mut plan = plan::halt(&operation.pairs(), force);
     if machines.no_hooks {
         plan = plan.without_hooks();

@@ -1,6 +1,7 @@
 //! Jobs of a machine: commands that go on when the stead that started them ends.
 
 use std::{
+    ffi::OsString,
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -47,7 +48,7 @@ impl Jobs<'_> {
     ///
     /// # Errors
     /// If the guest cannot be reached, or cannot keep a job.
-    pub fn start(&self, command: &[String]) -> Result<JobStart, Failure> {
+    pub fn start(&self, command: &[OsString]) -> Result<JobStart, Failure> {
         for _ in 0..TRIES {
             let name =
                 JobName::random().map_err(|error| Failure::io("read random bytes", &error))?;
@@ -178,7 +179,7 @@ impl Jobs<'_> {
         let machine = &self.remote.machine;
         runtime()?.block_on(async {
             let asked = async {
-                let child = start(self.observed, self.remote, &script).await??;
+                let child = start(self.session, self.observed, self.remote, &script).await??;
                 Ok(self.remote.collect(child).await?)
             };
             tokio::select! {
@@ -196,8 +197,7 @@ impl Jobs<'_> {
         out: Pass,
         err: Pass,
     ) -> Result<u8, Failure> {
-        let command = ["sh", "-c"].map(ToString::to_string).to_vec();
-        let command = [command, vec![job_script(Some(name), order)]].concat();
+        let command = ["sh", "-c", &job_script(Some(name), order)].map(OsString::from);
         let streams = Streams {
             input: Input::Nothing,
             out,

@@ -1,12 +1,16 @@
 //! Finds the Machinefile, the data folder and the libvirt connection of a command.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, own_folder},
     host::{
         open::in_place_of_file,
         paths::{DATA_DIR_VARIABLE, DataDir},
+        remedy,
     },
     hypervisor::{Connection, Uri, choose_uri},
     machinefile::{self, LOCAL, Project},
@@ -112,8 +116,12 @@ fn only_own(file: &Path) -> Result<(), Failure> {
 
 /// Returns the folder that the command runs in.
 pub fn start_folder(invocation: &Invocation) -> Result<PathBuf, Failure> {
-    let here =
-        std::env::current_dir().map_err(|error| Failure::io("find the current folder", &error))?;
+    let here = std::env::current_dir().map_err(|error| {
+        Failure::error(
+            format!("cannot find the current folder: {error}"),
+            "it was removed, or you may not enter a folder above it: `cd` into another one, or give one to -C",
+        )
+    })?;
     Ok(match &invocation.directory {
         None => here,
         Some(directory) => {
@@ -131,18 +139,21 @@ pub fn start_folder(invocation: &Invocation) -> Result<PathBuf, Failure> {
 
 /// Returns a path of the arguments, as seen from the folder of `-C`. stead stays in its working folder: PATH may have
 /// relative folders, and a project must not decide which programs they contain.
-pub fn from_start(invocation: &Invocation, path: String) -> Result<String, Failure> {
-    if invocation.directory.is_none() {
-        return Ok(path);
+pub fn from_start(invocation: &Invocation, path: OsString) -> Result<OsString, Failure> {
+    match invocation.directory {
+        None => Ok(path),
+        Some(_) => Ok(start_folder(invocation)?.join(path).into_os_string()),
     }
-    (start_folder(invocation)?.join(path).into_os_string())
-        .into_string()
-        .map_err(|path| {
-            Failure::usage(
-                format!("{} is not valid UTF-8", Path::new(&path).shown()),
-                "run the command in that folder, without -C",
-            )
-        })
+}
+
+/// The same, for what must be text.
+pub fn text_from_start(invocation: &Invocation, path: String) -> Result<String, Failure> {
+    (from_start(invocation, path.into())?.into_string()).map_err(|path| {
+        Failure::usage(
+            format!("{} is not valid UTF-8", Path::new(&path).shown()),
+            "run the command in that folder, without -C",
+        )
+    })
 }
 
 pub fn data_dir() -> Result<DataDir, Failure> {
@@ -152,34 +163,24 @@ pub fn data_dir() -> Result<DataDir, Failure> {
             format!("set HOME, or {DATA_DIR_VARIABLE} to a folder of your own"),
         )
     })?;
-    // libvirt's XML and OpenSSH's configuration take only UTF-8.
-    if data.root().to_str().is_none() {
-        return Err(Failure::error(
-            format!(
-                "the path of stead's data folder is not valid UTF-8: {}",
-                data.root().shown()
-            ),
-            format!("set {DATA_DIR_VARIABLE} to a folder with a plain name"),
-        ));
-    }
     if let Err(error) = data.check() {
+        // What stead itself says of the folder says what to do, too.
+        let hint = (error.get_ref().is_none())
+            .then(|| remedy::of(&error).map_or_else(own_folder, str::to_string));
         return Err(Failure::Error {
             message: format!(
                 "cannot use stead's data folder {}: {error}",
                 data.root().shown()
             ),
-            hint: None,
+            hint,
         });
     }
     match data.prepare() {
         // Commands that only read need no folder. The others report what they cannot write.
         Err(_) if !data.root().exists() => Ok(data),
-        Err(error) => Err(Failure::error(
-            format!(
-                "cannot prepare stead's data folder {}: {error}",
-                data.root().shown()
-            ),
-            format!("it must be a folder of your own; choose another one with {DATA_DIR_VARIABLE}"),
+        Err(error) => Err(Failure::in_data(
+            format!("prepare stead's data folder {}", data.root().shown()),
+            &error,
         )),
         Ok(()) => Ok(data),
     }
@@ -199,7 +200,7 @@ pub fn uri(invocation: &Invocation, project: Option<&Project>) -> Uri {
 /// project, because what they show must not depend on the folder that they run in.
 pub fn connect(invocation: &Invocation, project: Option<&Project>) -> Result<Connection, Failure> {
     let uri = uri(invocation, project);
-    if !uri.is_local() {
+    if !uri.is_local() && uri.is_uri() {
         return Err(Failure::error(
             format!(
                 "{} is on another host, which stead does not support yet",

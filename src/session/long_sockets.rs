@@ -1,5 +1,5 @@
-//! Whether libvirt's sockets fit below a user's home. The path of a Unix socket may have 107 bytes (unix(7)), and libvirt lets
-//! nobody choose that of QEMU's monitor.
+//! Whether libvirt's sockets fit below a user's home. The path of a Unix socket may have 107 bytes (unix(7)), QEMU's options
+//! end at a comma, and libvirt lets nobody choose the path of QEMU's monitor.
 
 use std::path::Path;
 
@@ -22,6 +22,17 @@ pub struct LongSockets {
 
 /// `folder`: where the user's libvirt has its sockets. `None` if they fit.
 pub fn long_sockets(folder: &Path) -> Option<LongSockets> {
+    const REMEDY: &str = "before you create the first machine, set XDG_CONFIG_HOME to a folder with a short path, for stead and for virsh; your libvirtd must not run while you do (it ends by itself half a minute after its last use); or run machines as root";
+    if folder.as_os_str().as_encoded_bytes().contains(&b',') {
+        return Some(LongSockets {
+            why: format!(
+                "machines do not start: libvirt keeps their sockets below {}, and an option of QEMU's ends at a comma",
+                folder.shown()
+            ),
+            remedy: REMEDY.replace("a short path", "a short path and no comma"),
+            is_always: true,
+        });
+    }
     let (when, is_always) = match monitor_fit(folder) {
         Fit::Always => return None,
         Fit::AtFirst => (
@@ -35,7 +46,7 @@ pub fn long_sockets(folder: &Path) -> Option<LongSockets> {
             "machines {when}: libvirt keeps their sockets below {}, and the path of a Unix socket may have 107 bytes at most",
             folder.shown()
         ),
-        remedy: "before you create the first machine, set XDG_CONFIG_HOME to a folder with a short path, for stead and for virsh; your libvirtd must not run while you do (it ends by itself half a minute after its last use); or run machines as root".into(),
+        remedy: REMEDY.into(),
         is_always,
     })
 }
@@ -65,5 +76,7 @@ mod tests {
         let at_first = of(36).unwrap();
         assert!(!at_first.is_always && at_first.why.contains("stop starting"));
         assert!(of(60).unwrap().is_always);
+        let comma = long_sockets(Path::new("/home/a,b/.config/libvirt/qemu")).unwrap();
+        assert!(comma.is_always && comma.remedy.contains("no comma"));
     }
 }

@@ -13,6 +13,7 @@ pub mod console;
 pub mod destroy;
 pub mod exec;
 pub mod existing;
+pub mod firmware;
 pub mod halt;
 pub mod handover;
 pub mod hosts;

@@ -98,7 +98,7 @@ impl Operation {
                 continue;
             }
             match Lock::try_acquire(&folder, LockName::Machine(wanted.identity.uuid), &holder)
-                .map_err(|error| Failure::io(format!("lock machine {name}"), &error))?
+                .map_err(|error| Failure::in_data(format!("lock machine {name}"), &error))?
             {
                 Attempt::Held(held) => locks.push(held),
                 Attempt::Busy { holder } => {
@@ -386,7 +386,7 @@ fn wait_for_lock(
 ) -> Result<Lock, Failure> {
     loop {
         match Lock::try_acquire(folder, lock, holder)
-            .map_err(|error| Failure::io(format!("lock machine {machine}"), &error))?
+            .map_err(|error| Failure::in_data(format!("lock machine {machine}"), &error))?
         {
             Attempt::Held(held) => return Ok(held),
             Attempt::Busy { holder } => {

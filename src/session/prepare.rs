@@ -16,7 +16,7 @@ use crate::{
     session::operation::Operation,
 };
 
-/// Fetches missing boxes of machines that will be made or booted. Returns whether any was missing.
+/// Fetches missing boxes of machines. Returns whether any was missing.
 pub fn fetch_missing(operation: &mut Operation, machines: &[String]) -> Result<bool, Failure> {
     let mut missing: Vec<BoxRequest> = Vec::new();
     for target in &operation.targets {

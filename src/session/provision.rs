@@ -79,6 +79,12 @@ pub fn provision(invocation: &Invocation, options: ProvisionOptions) -> Result<E
             ));
         } else {
             need_running(name, observed)?;
+            if steps.needs_box() && target.stored_box.is_none() {
+                return Err(Failure::error(
+                    format!("{name} has not booted yet, and its box is not in the store any more"),
+                    format!("`stead up {name}` gets it again, and waits for the machine"),
+                ));
+            }
             // OpenSSH's files may have been removed, or the port may have changed.
             operation.session.reachable_files(target)?;
         }

@@ -1,15 +1,19 @@
 //! Finds machines that can be logged in to.
 
-use std::{io::ErrorKind, os::unix::net::UnixStream, task::Poll, time::Duration};
+use std::{io::ErrorKind, task::Poll, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
 use crate::{
     apply::{may_be_off, set_right},
     failure::Failure,
-    guest::{Output, Remote, SSH_FAILED, SshTarget, dial, no_answer},
+    guest::{
+        DIAL_LIMIT, Output, Remote, SSH_FAILED, SshTarget, dial, hang_up, no_answer,
+        turn_unless_connected,
+    },
     host::runtime::{blocking, runtime},
     machine::{Observed, Power},
+    machinefile::Ready,
     report::{clean::words, stdio, talk},
     session::{
         condition::{need_keys, need_running},
@@ -24,11 +28,14 @@ use super::{Detail, Session, Target};
 /// How often a machine is looked at while stead waits for it.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How long to wait in silence for another process.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// How long a guest that boots may refuse users, once its SSH server is there (pam_nologin(8)).
-pub(super) const LOGIN: Duration = Duration::from_secs(60);
+const LOGIN: Duration = Duration::from_secs(60);
 
 /// The pause between two logins.
-pub(super) const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Writes OpenSSH's files of an existing machine, if they differ.
@@ -101,34 +108,49 @@ pub fn wait_for_answer(
     remote: &Remote,
 ) -> Result<(), Failure> {
     end_stale_connections(observed, remote);
-    if UnixStream::connect(remote.files.control_socket()).is_ok() {
-        return Ok(());
-    }
     runtime()?.block_on(async {
         tokio::select! {
-            answered = answered(observed, remote) => answered,
+            answered = answered(session, observed, remote) => answered,
             lost = until_lost(session, observed, &remote.machine, Reboots::Pass) => Err(lost.failure),
         }
     })
 }
 
-async fn answered(observed: &Observed, remote: &Remote) -> Result<(), Failure> {
+/// The part of [`wait_for_answer`] that ends by itself. Another process may wait already, such as `stead up`: its limit counts
+/// then, and its connection is used.
+pub(super) async fn answered(
+    session: &Session,
+    observed: &Observed,
+    remote: &Remote,
+) -> Result<(), Failure> {
     let (machine, port) = (&remote.machine, observed.record.ssh_port);
     let tell = |line: &str| {
         if stdio::stderr_is_terminal() {
             talk(line);
         }
     };
+    let others = turn_unless_connected(&remote.files, None);
+    tokio::pin!(others);
+    let turn = tokio::select! {
+        turn = &mut others => turn,
+        () = sleep(SILENT) => {
+            tell(&format!("{machine} does not answer yet; another stead waits for its SSH server\n"));
+            others.await
+        }
+    };
+    let Some(turn) = turn else { return Ok(()) };
+    let limit = patience(session, observed);
     let is_led = observed.record.led_card().is_some();
-    match dial(machine, port, is_led, tell).await {
-        Ok(_) => {}
+    match dial(machine, port, is_led, limit, tell).await {
+        Ok(stream) => hang_up(stream).await,
         // The `stead dial` of ssh has the network lead to the machine again.
         Err(error) if is_led && error.kind() == ErrorKind::ConnectionRefused => {}
         Err(error) => {
-            let (message, hint) = no_answer(machine, port, &error);
+            let (message, hint) = no_answer(machine, port, limit, &error);
             return Err(Failure::error(message, hint));
         }
     }
+    drop(turn);
     if observed.has_booted() {
         return Ok(());
     }
@@ -150,6 +172,15 @@ async fn answered(observed: &Observed, remote: &Remote) -> Result<(), Failure> {
         }
         sleep(AGAIN).await;
     }
+}
+
+/// How long to wait for the SSH server of a machine: one that boots has the time that `up` gives it.
+fn patience(session: &Session, observed: &Observed) -> Duration {
+    if observed.has_booted() {
+        return DIAL_LIMIT;
+    }
+    let wanted = session.project.machine(&observed.record.machine);
+    wanted.map_or(Ready::DEFAULT_TIMEOUT, |machine| machine.ready.timeout)
 }
 
 /// Returns the error for a guest that does not let stead log in.

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     guest::{MachineFiles, answers_within, boots_since},
     host::paths::DataDir,
-    hypervisor::Survey,
+    hypervisor::{Connection, HypervisorError, Survey},
     machine::{Observed, Power},
 };
 
@@ -28,6 +28,15 @@ impl Session {
         note_reboots(&self.data, own);
         Ok(survey)
     }
+}
+
+/// Returns the machines of all projects, and which of their guests reboot by themselves.
+pub fn survey_all(connection: &Connection) -> Result<Survey, HypervisorError> {
+    let mut survey = connection.survey()?;
+    if let Some(data) = DataDir::find() {
+        note_reboots(&data, survey.machines.iter_mut());
+    }
+    Ok(survey)
 }
 
 /// Notes which guests reboot by themselves. A guest that has to be asked takes a moment, all of them together.

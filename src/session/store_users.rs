@@ -35,7 +35,7 @@ impl InUse {
     /// Takes the lock under which domains are defined and files of the store are removed.
     pub fn lock(data: &DataDir) -> Result<Lock, Failure> {
         Lock::acquire(&data.locks(), LockName::Defining, &own_holder()).map_err(|error| {
-            Failure::io(
+            Failure::in_data(
                 format!("lock {} in {}", LockName::Defining, data.locks().shown()),
                 &error,
             )

@@ -12,6 +12,7 @@ use crate::{
     report::{clean::Shown, say},
     resolve::{
         cpu::wanted_cpu,
+        firmware::wanted_firmware,
         kernel::wanted_kernel,
         shares::{HostShares, WantedShares, wanted_shares},
     },
@@ -226,6 +227,13 @@ impl Session {
                         .unwrap_or(stored),
                 )?;
                 spec.kernel = kernel.spec;
+                spec.firmware = wanted_firmware(
+                    &self.store,
+                    &machine,
+                    (own_box.as_ref()).map_or(Some(stored), |own| own.as_ref().ok()),
+                    spec.kernel.as_ref(),
+                    observed.as_ref(),
+                )?;
                 no_kernel = kernel.missing;
                 match wanted_cpu(self.resolver(), &self.connection, &machine, &spec) {
                     Ok(cpu) => spec.cpu = cpu,
@@ -365,6 +373,7 @@ impl Session {
             accel,
             cpu: None,
             kernel: None,
+            firmware: Default::default(),
             user_data,
             forwards: machine.forwards.clone(),
             internet: machine.internet,

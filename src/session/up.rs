@@ -14,6 +14,7 @@ use crate::{
         agreement::{self, Scope},
         closed_folder::closed_folder,
         condition::{cut_off, need_keys, need_own_disks_to_boot, say_additions},
+        firmware::need_firmware,
         invocation::Invocation,
         networks,
         operation::Operation,
@@ -55,7 +56,7 @@ pub fn get_ready(operation: &mut Operation, seen: Seen, locked: bool) -> Result<
     let draft = plan::up(&seen(operation));
     check_abilities(&operation.session, &operation.targets, &draft)?;
     let boots = draft.boots();
-    if fetch_missing(operation, &boots)? {
+    if fetch_missing(operation, &draft.need_boxes())? {
         operation.survey_again()?;
     }
     if take_missing(operation, &boots)? {
@@ -90,6 +91,7 @@ pub fn planned(
     operation.need_boxes(&plan)?;
     need_cloud_init(operation, &plan)?;
     need_kernels(operation, &plan)?;
+    need_firmware(&operation.session, &operation.targets, &plan)?;
     need_shares(operation, &plan)?;
     need_own_disks_to_boot(operation, &plan)?;
     Ok((plan, runs))

@@ -15,6 +15,7 @@
 mod bounds;
 mod capture;
 mod dial;
+mod hosts;
 mod library;
 mod log;
 mod newcomer;

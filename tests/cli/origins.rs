@@ -31,7 +31,7 @@ fn qcow2(backing: Option<&str>) -> Vec<u8> {
 
 impl Place {
     /// The folder of a box `small`.
-    fn small(&self, version: &str) -> String {
+    pub(super) fn small(&self, version: &str) -> String {
         let mut disk = qcow2(None);
         disk[4000..4000 + version.len()].copy_from_slice(version.as_bytes());
         let manifest = json!({

@@ -118,7 +118,7 @@ fn objection(kind: &str, text: &str) -> Option<String> {
             fs::create_dir(place.path().join("recipe")).unwrap();
             place.write("recipe/recipe.kdl", text);
             let (_, said) = place.stead("/nonexistent", &["box", "build", "./recipe"]);
-            (said.contains("mmdebstrap"), said)
+            (said.contains("which is not installed"), said)
         }
         other => (false, format!("a fence of an unknown kind: {other}")),
     };

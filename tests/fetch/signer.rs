@@ -9,7 +9,7 @@ use std::{
 
 /// An OpenPGP key in gpg's keyring.
 pub(crate) struct Signer {
-    home: PathBuf,
+    pub home: PathBuf,
     pub armoured: String,
     pub fingerprint: String,
 }

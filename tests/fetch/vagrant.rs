@@ -170,6 +170,32 @@ fn a_box_of_two_disks() {
     );
 }
 
+/// Where vagrant-libvirt is given firmware, that is for UEFI; which file it is, stead leaves to libvirt.
+#[test]
+fn a_box_with_a_loader_boots_by_uefi() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let file = place.path("uefi.box");
+    let archive = tar(&[
+        Entry::File("metadata.json", METADATA),
+        Entry::File(
+            "Vagrantfile",
+            b"config.vm.provider :libvirt do |libvirt|\n  libvirt.loader = '/ovmf.fd'\nend\n",
+        ),
+        Entry::File("box.img", &image),
+    ]);
+    fs::write(&file, gzip(&archive)).unwrap();
+    let added = place.adds(&[file.to_str().unwrap()]);
+    let boot = &added["manifest"]["boot"];
+    assert_eq!(boot["bootloader"]["firmware"], "uefi", "{boot}");
+    let shown = place.stead(&["box", "show", "uefi"]).output().unwrap();
+    assert!(
+        text(&shown).contains("its own bootloader, by UEFI"),
+        "{}",
+        text(&shown)
+    );
+}
+
 #[test]
 fn boxes_that_are_not_taken() {
     let place = Place::new();
@@ -221,14 +247,6 @@ fn boxes_that_are_not_taken() {
             ),
         ],
         &["is not a valid user name"],
-    );
-    refuses(
-        &[
-            metadata(),
-            disk(),
-            Entry::File("Vagrantfile", b"libvirt.loader = '/ovmf.fd'\n"),
-        ],
-        &["/ovmf.fd", "BIOS"],
     );
     refuses(
         &[metadata(), Entry::File("box.img", b"hello")],

@@ -120,6 +120,7 @@ const ALONE: [(&str, &[&str]); 8] = [
             "host/confine",
             "host/process/command.rs",
             "host/process/inherited.rs",
+            "host/process/terminal.rs",
             "network/outward/slirp.rs",
             "network/appearances.rs",
             "network/packet.rs",

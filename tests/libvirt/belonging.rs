@@ -14,6 +14,31 @@ struct Host {
     domains: Vec<String>,
 }
 
+/// Without a terminal, it asks nobody, and so waits for nobody.
+#[test]
+fn destroy_that_cannot_ask_waits_for_no_lock() {
+    let mut host = Host::new();
+    host.write("shop/Machinefile", SHOP);
+    let web = host.has(&host.owner("shop", "shop", "Machinefile"), "web");
+    host.does("shop", &["list"]);
+    host.write(
+        &format!("data/locks/{}.lock", web.uuid),
+        "another (pid 1)\n",
+    );
+    let lock = fs::File::open(host.root().join(format!("data/locks/{}.lock", web.uuid))).unwrap();
+    lock.lock().unwrap();
+    let said = host.fails("shop", &["destroy"]);
+    assert!(
+        said.contains("destroy would delete web of project shop") && !said.contains("waiting for"),
+        "{said}"
+    );
+    drop(lock);
+    assert!(
+        host.does("shop", &["destroy", "db"])
+            .contains("nothing to destroy")
+    );
+}
+
 const SHOP: &str = "project \"shop\"\nmachine \"web\" { box \"debian-12\" }\nmachine \"db\" { box \"debian-12\" }\n";
 
 impl Host {

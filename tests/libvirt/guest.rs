@@ -38,6 +38,11 @@ impl Guest {
 
     /// The same, with the port that leads to its SSH server's.
     fn reached_by(shell: &str, login: &str, way: impl Fn(u16) -> u16) -> Self {
+        Guest::with(shell, login, way, "")
+    }
+
+    /// The same, with lines for sshd_config(5).
+    fn with(shell: &str, login: &str, way: impl Fn(u16) -> u16, settings: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         let data = root.join("data");
@@ -53,7 +58,7 @@ impl Guest {
         let port = free_port();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nForceCommand {}\n\
-             StrictModes no\nUsePAM no\nPidFile none\nSubsystem sftp /usr/lib/openssh/sftp-server\nLogLevel VERBOSE\n",
+             StrictModes no\nUsePAM no\nPidFile none\nSubsystem sftp /usr/lib/openssh/sftp-server\nLogLevel VERBOSE\n{settings}\n",
             files.host_key().display(),
             files.client_public_key().display(),
             path.display(),
@@ -217,6 +222,75 @@ fn late(port: u16, after: Duration) -> u16 {
         }
     });
     own
+}
+
+/// Leads to `port`, but has nothing pass before `after` has gone by, as QEMU and stead-net do while a guest boots.
+fn held(port: u16, after: Duration) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let own = listener.local_addr().unwrap().port();
+    let begun = Instant::now();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let from = stream.unwrap();
+            thread::spawn(move || {
+                thread::sleep(after.saturating_sub(begun.elapsed()));
+                let to = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let (mut there, mut back) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut there, &mut &to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+                let _ = std::io::copy(&mut back, &mut &from);
+                let _ = from.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    own
+}
+
+/// The SSH server takes one connection at a time that is not logged in.
+#[test]
+fn many_that_wait_for_a_guest_ask_it_one_after_the_other() {
+    let guest = Guest::with(
+        "sh",
+        "",
+        |port| held(port, Duration::from_secs(2)),
+        "MaxStartups 1:100:1",
+    );
+    let waiting: Vec<_> = (0..12)
+        .map(|_| guest.stead(&["exec", "web", "--", "echo", "there"]))
+        .chain([
+            guest.stead(&["ssh", "web", "-c", "echo there"]),
+            guest.stead(&["sync", "web", "--dry-run"]),
+        ])
+        .map(|mut stead| stead.spawn().unwrap())
+        .collect();
+    for stead in waiting {
+        let (code, _, err) = said(&stead.wait_with_output().unwrap());
+        assert_eq!(code, Some(0), "{err}\n{}", guest.log());
+    }
+    let log = guest.log();
+    assert!(!log.contains("drop connection"), "{log}");
+}
+
+/// One that waits longer than it would by itself, for another that has the turn.
+#[test]
+fn whoever_has_the_turn_says_how_long_to_wait() {
+    let guest = Guest::new("sh", "");
+    let identity = Identity::of("shop", &guest.root(), "web");
+    let files = MachineFiles::new(&DataDir::at(guest.root().join("data")), &identity.uuid);
+    let turn = files.control_socket().with_extension("login");
+    fs::create_dir_all(turn.parent().unwrap()).unwrap();
+    let file = fs::File::create(turn).unwrap();
+    file.lock().unwrap();
+    let mut stead = guest.stead(&["exec", "web", "--", "true"]).spawn().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    assert!(stead.try_wait().unwrap().is_none());
+    // The fixture's own is the only one.
+    assert!(guest.log().matches("Connection from").count() <= 1);
+    drop(file);
+    let (code, _, err) = said(&stead.wait_with_output().unwrap());
+    assert_eq!(code, Some(0), "{err}");
 }
 
 /// Whatever has to reach a guest that still boots says so, and waits for it.
@@ -585,6 +659,18 @@ fn an_agent_that_does_not_answer_is_not_asked() {
     assert_eq!(said(&output), (Some(0), "done\n".into(), String::new()));
 }
 
+/// Waits until something listens on the port.
+fn connected(port: u16) -> TcpStream {
+    let begun = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The shared connection has no agent and leads no port.
 #[test]
 fn options_of_ssh_are_sshs() {
@@ -606,19 +692,40 @@ fn options_of_ssh_are_sshs() {
     let (code, out, err) = said(&command.env("SSH_AUTH_SOCK", &socket).output().unwrap());
     assert_eq!(code, Some(0), "{err}");
     assert!(out.starts_with('/'), "{out}{err}");
-    let (port, to) = (free_port(), free_port());
+    let to = free_port();
     let listener = TcpListener::bind(("127.0.0.1", to)).unwrap();
-    let forward = format!("{port}:127.0.0.1:{to}");
-    let mut ssh = guest
-        .stead(&["ssh", "web", "--", "-N", "-L", &forward])
-        .spawn()
+    for option in ["-L", "-R", "-D"] {
+        let port = free_port();
+        let forward = match option {
+            "-D" => port.to_string(),
+            _ => format!("{port}:127.0.0.1:{to}"),
+        };
+        let mut ssh = guest
+            .stead(&["ssh", "web", "--", "-N", option, &forward])
+            .spawn()
+            .unwrap();
+        let mut stream = connected(port);
+        if option == "-D" {
+            // RFC 1928: no authentication, then a connection to an IPv4 address.
+            stream.write_all(&[5, 1, 0]).unwrap();
+            stream.read_exact(&mut [0; 2]).unwrap();
+            stream.write_all(&[5, 1, 0, 1, 127, 0, 0, 1]).unwrap();
+            stream.write_all(&to.to_be_bytes()).unwrap();
+        }
+        assert!(listener.accept().is_ok(), "{option}");
+        ssh.kill().unwrap();
+        ssh.wait().unwrap();
+    }
+    let target = format!("127.0.0.1:{to}");
+    let ssh = guest.stead(&["ssh", "web", "--", "-W", &target]).spawn();
+    listener
+        .accept()
+        .unwrap()
+        .0
+        .write_all(b"through\n")
         .unwrap();
-    until("the port is there", || {
-        TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
-    assert!(listener.accept().is_ok());
-    ssh.kill().unwrap();
-    ssh.wait().unwrap();
+    let (code, out, err) = said(&ssh.unwrap().wait_with_output().unwrap());
+    assert_eq!((code, &*out), (Some(0), "through\n"), "{err}");
     let (code, out, _) = guest.run(&["ssh", "web", "--", "echo", "$((1 + 1))"]);
     assert_eq!((code, &*out), (Some(0), "2\n"));
 }
@@ -706,4 +813,89 @@ fn the_printed_settings_work_beside_the_users_own() {
     let (code, _, err) = guest.run(&["ssh-config", "--remove"]);
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(fs::read_to_string(&config).unwrap(), own);
+}
+
+/// At a terminal with a live line, whoever sits there sees the question and answers it; Ctrl-C ends the command.
+#[test]
+fn a_playbook_asks_at_the_terminal() {
+    let guest = Guest::new("sh", "");
+    let root = guest.root();
+    let answer = root.join("answer");
+    fs::write(
+        root.join("Machinefile"),
+        "project \"shop\"\nmachine \"web\" { box \"debian-12\"; provision \"app\" { ansible \"site.yml\"; }; }\n",
+    )
+    .unwrap();
+    let play = format!(
+        "- hosts: all\n  gather_facts: false\n  vars_prompt:\n    - name: release\n      prompt: Which release?\n      private: false\n  tasks:\n    - ansible.builtin.copy: {{ content: '{{{{ release }}}}', dest: '{}' }}\n",
+        answer.display()
+    );
+    fs::write(root.join("site.yml"), play).unwrap();
+    let running = Running {
+        ready: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        kernel: Some("6.1.0".into()),
+        signs: Some(Signs::default()),
+        ..Running::default()
+    };
+    mark_running(&root, &running);
+    let (code, out, err) = guest.run(&["trust", "--yes"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    // Nobody is there.
+    let (code, out, err) = guest.run(&["--plain", "provision", "web"]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(
+        err.contains("asks \"Which release?:\" for site.yml"),
+        "{err}"
+    );
+    assert!(err.contains("`vars release=\"…\"`"), "{err}");
+    assert!(!answer.exists());
+    let typed = |text: &str| {
+        let mut script = guest.command("script");
+        let inner = format!("{} provision web", guest.words());
+        let mut script = script
+            .args(["-qec", &inner, "/dev/null"])
+            .env("SHELL", "/bin/sh")
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut shown, mut buffer) = (String::new(), [0; 4096]);
+        let mut out = script.stdout.take().unwrap();
+        while !shown.contains("Which release?: ") {
+            let n = out.read(&mut buffer).unwrap();
+            assert_ne!(n, 0, "{shown}");
+            shown.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+        let mut input = script.stdin.take().unwrap();
+        // It discards what was typed before it reads.
+        thread::sleep(Duration::from_millis(500));
+        input.write_all(text.as_bytes()).unwrap();
+        out.read_to_string(&mut shown).unwrap();
+        drop(input);
+        (script.wait().unwrap().code(), shown)
+    };
+    let (code, shown) = typed("\u{3}");
+    assert_ne!(code, Some(0), "{shown}");
+    assert!(!answer.exists(), "{shown}");
+    let (code, shown) = typed("1.4\n");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        shown.contains("web  provisioner app (site.yml) asks:\r\n"),
+        "{shown}"
+    );
+    assert_eq!(fs::read_to_string(&answer).unwrap(), "1.4", "{shown}");
+}
+
+/// The store may have lost the box of a machine that boots.
+#[test]
+fn what_has_not_booted_needs_its_box() {
+    let guest = Guest::new("sh", "");
+    let machinefile = "project \"shop\"\nmachine \"web\" { box \"debian-12\"; provision \"it\" { shell inline=\"true\"; }; }\n";
+    fs::write(guest.root().join("Machinefile"), machinefile).unwrap();
+    let (code, _, err) = guest.run(&["provision", "web", "--all"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("error: web has not booted yet, and its box is not in the store any more"),
+        "{err}"
+    );
 }

@@ -13,6 +13,7 @@
 )]
 
 mod belonging;
+mod firmware;
 mod guest;
 mod origins;
 mod program;
@@ -68,6 +69,7 @@ fn record(machine: &str) -> Record {
             accel: Accel::Tcg,
             cpu: None,
             kernel: None,
+            firmware: Default::default(),
             user_data: None,
             forwards: Vec::new(),
             internet: true,
@@ -88,6 +90,7 @@ fn record(machine: &str) -> Record {
         login_ids: None,
         mounted: Vec::new(),
         lacks_virtiofs: None,
+        firmware: Default::default(),
         new_keys: 0,
         claim: None,
     }

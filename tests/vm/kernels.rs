@@ -152,6 +152,7 @@ fn packages_and_paths_boot() {
 
 /// A box that boots by its own bootloader, on a kernel that is not its own: init finds the root.
 #[test]
+#[ignore = "boots a slow image; kernels::packages_and_paths tries packages: ./dev test --full"]
 fn a_bootloader_box_boots_another_kernel() {
     let project = Project::new(
         "foreign",

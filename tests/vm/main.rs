@@ -32,6 +32,7 @@ mod console;
 mod crashes;
 mod faults;
 mod fetched;
+mod firmware;
 mod guarantees;
 mod kernels;
 mod lifecycle;

@@ -87,6 +87,7 @@ fn killed_at(project: &Project, arguments: &[&str], at: &str) {
 }
 
 #[test]
+#[ignore = "boots four times, one after the other: ./dev test --full"]
 fn a_machine_becomes_a_box() {
     let project = Project::new(
         "packing",

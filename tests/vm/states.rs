@@ -461,6 +461,8 @@ fn reboots(project: &Project) {
     wait_for_state(project, "rebooting");
     let status = project.ok(&["status"]).out;
     assert!(status.contains("vm: does not answer any more"), "{status}");
+    let top = project.ok(&["top", "--once", "--interval", "200ms"]).out;
+    assert!(top.contains("rebooting"), "{top}");
     assert_eq!(project.steps("vm", &[])[0], "reach");
     // What has to reach it waits, by a new connection.
     project.ok(&["exec", "vm", "--", "true"]);

@@ -351,8 +351,9 @@ fn no_space_for_the_disk() {
 /// goes on when there is room.
 fn fills_up_under_a_guest(project: &Project, filler: &std::path::Path) {
     project.ok(&["up"]);
+    // It begins before the disk is full: from then on, the guest may stop at whatever it writes.
+    project.ok(&["ssh", "vm", "-c", "sudo setsid sh -c 'for i in $(seq 1000); do [ -e /run/enough ] && break; dd if=/dev/urandom of=/var/tmp/much.$i bs=1M count=1 oflag=direct; done && touch /run/done' >/dev/null 2>&1 </dev/null &"]);
     fill(filler);
-    project.ok(&["ssh", "vm", "-c", "sudo setsid sh -c 'dd if=/dev/urandom of=/var/tmp/much bs=1M count=200 oflag=direct && touch /run/done' >/dev/null 2>&1 </dev/null &"]);
     for _ in 0..600 {
         if project.state("vm") == "paused" {
             break;
@@ -385,7 +386,7 @@ fn fills_up_under_a_guest(project: &Project, filler: &std::path::Path) {
         "ssh",
         "vm",
         "-c",
-        "until [ -e /run/done ]; do sleep 0.2; done",
+        "sudo touch /run/enough; until [ -e /run/done ]; do sleep 0.2; done",
     ]);
     project.ok(&["halt"]);
     assert_eq!(project.state("vm"), "off");

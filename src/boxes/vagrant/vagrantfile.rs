@@ -6,7 +6,7 @@
 pub(crate) struct Settings {
     /// `config.ssh.username`
     pub login_user: Option<String>,
-    /// `libvirt.loader`: firmware other than QEMU's BIOS.
+    /// `libvirt.loader`: firmware for UEFI.
     pub loader: Option<String>,
 }
 

@@ -18,7 +18,9 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    boxes::{self, Boot, NameSource, Phase, Progress, Source, Store, StoredBox, write_archive},
+    boxes::{
+        self, Boot, Firmware, NameSource, Phase, Progress, Source, Store, StoredBox, write_archive,
+    },
     failure::Failure,
     fetch::{Expected, kept},
     host::{address, names::check_name_in_parts, paths::DataDir},
@@ -30,7 +32,7 @@ use crate::{
     resolve::{box_fetch::fetch, catalogues::Catalogues, request::BoxRequest},
     session::{
         invocation::Invocation,
-        locate::{data_dir, from_start, load_project, start_folder},
+        locate::{data_dir, load_project, start_folder, text_from_start},
         store_users::InUse,
     },
 };
@@ -125,7 +127,7 @@ enum BoxCommand {
     /// Build a box from a distribution's packages and add it
     #[command(after_help = examples::BUILD)]
     Build {
-        /// A recipe's folder, or a recipe of stead's own: debian-12, debian-13, debian-12-cloud
+        /// A recipe's folder, or a recipe of stead's own: debian-12, debian-13, debian-12-cloud, almalinux-9, opensuse-leap-16, arch
         recipe: String,
         /// Write the box to this archive instead of adding it to the store
         #[arg(long, value_name = "FILE")]
@@ -188,7 +190,7 @@ pub(super) fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Fa
         }
         BoxCommand::Show { reference } => show(invocation, &store, &data, &reference),
         BoxCommand::Build { recipe, output } => {
-            let folder = from_start(invocation, recipe.clone())?;
+            let folder = text_from_start(invocation, recipe.clone())?;
             let recipe = if Path::new(&folder).join("recipe.kdl").exists() {
                 folder
             } else {
@@ -461,7 +463,11 @@ fn show(
     let manifest = &stored.manifest;
     let boot = match &manifest.boot {
         Boot::Direct { kernel_release, .. } => format!("its kernel {kernel_release}, directly"),
-        Boot::Bootloader {} => "its own bootloader".to_string(),
+        Boot::Bootloader { .. } => match store.firmware_of(&stored) {
+            Ok(Firmware::Uefi) => "its own bootloader, by UEFI".to_string(),
+            // An image that is gone is said elsewhere.
+            Ok(Firmware::Bios) | Err(_) => "its own bootloader".to_string(),
+        },
     };
     let mut rows = vec![
         ("name", manifest.name.clone()),

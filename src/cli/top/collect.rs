@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     hypervisor::{Connection, Domain, HypervisorError},
     resources::{Meter, Rates, Sample},
+    session::rebooting::survey_all,
 };
 
 /// Names and states of machines change seldom, so they are read less often than the rates.
@@ -113,7 +114,7 @@ impl Collector {
 
     fn survey(&mut self) -> Result<(), HypervisorError> {
         let mut known = HashMap::new();
-        for machine in self.connection.survey()?.machines {
+        for machine in survey_all(&self.connection)?.machines {
             if !machine.is_up() {
                 continue;
             }

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "a system call between fork and exec")]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     convert::Infallible,
     ffi::OsString,
     fmt, io,
@@ -19,13 +19,17 @@ use nix::{
     unistd::getppid,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     sync::{mpsc, oneshot},
 };
 
 use super::{
     error::ProgramError,
+    find::find,
+    output::{Collected, Pipes, Said, Sink, Split, Stop},
+    question::Answers,
     start::{Start, line},
+    terminal::Terminal,
     tree::Tree,
 };
 use crate::host::interrupt::before_end;
@@ -35,7 +39,7 @@ use crate::host::interrupt::before_end;
 pub struct Limits {
     /// `None`: no limit, for work whose duration depends on its input.
     pub time: Option<Duration>,
-    /// The most bytes on stdout. Of stderr the last [`STDERR_KEPT`] bytes are kept, however much there is.
+    /// The most bytes on stdout. Of stderr the last [`super::output::STDERR_KEPT`] bytes are kept, however much there is.
     pub output: usize,
 }
 
@@ -59,13 +63,12 @@ impl Limits {
     }
 }
 
-/// How many bytes of stderr are kept, from its end.
-const STDERR_KEPT: usize = 64 << 10;
-/// A longer line is passed on in pieces of about this size, in bytes.
-pub(super) const LONGEST_LINE: usize = 64 << 10;
 /// How long to wait for trailing output after the program has ended: a process that it left running may keep
 /// the pipes open.
 const LINGER: Duration = Duration::from_millis(200);
+/// Runs a program in the foreground of its terminal, and takes the terminal back before it ends: the end of a session's
+/// leader ends all programs in the foreground (setsid(2)), but what a program leaves running was meant to stay.
+const LEADER: &str = "\"$@\"; exit $?";
 
 /// Which part of stead's environment a program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,15 @@ pub enum Environment {
     Whole,
     /// Only what a program needs to find its files, and `LC_ALL=C.UTF-8`.
     Plain,
+}
+
+/// Where a program may ask, if it may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// On the terminal alone (/dev/tty); its standard input is empty.
+    OnTerminal,
+    /// Its standard input is the terminal.
+    OnInput,
 }
 
 /// The variables of [`Environment::Plain`].
@@ -99,7 +111,9 @@ pub struct Command {
     folder: Option<PathBuf>,
     user: Option<(u32, u32)>,
     input: Vec<u8>,
+    asks: Option<Asks>,
     limits: Limits,
+    grace: Option<Duration>,
 }
 
 /// The result of a program.
@@ -131,7 +145,9 @@ impl Command {
             folder: None,
             user: None,
             input: Vec::new(),
+            asks: None,
             limits: Limits::ANSWER,
+            grace: None,
         }
     }
 
@@ -193,6 +209,20 @@ impl Command {
         self
     }
 
+    /// Has it asked to end when its time is up, and killed after `grace`.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Gives it a terminal of its own, in a session of its own, for [`Self::conversation`].
+    #[must_use]
+    pub fn asks(mut self, asks: Asks) -> Self {
+        self.asks = Some(asks);
+        self
+    }
+
     /// Runs it to its end. The caller must check the exit status.
     pub fn run(&self) -> Result<Output, ProgramError> {
         // The thread has its own runtime, so this can also be called from within another.
@@ -224,8 +254,39 @@ impl Command {
         let (_go_on, stop) = oneshot::channel();
         let (sender, mut receiver) = mpsc::channel(64);
         let thread = self.in_thread(stop, Split::new(sender));
-        while let Some((is_error, line)) = receiver.recv().await {
-            each(is_error, &String::from_utf8_lossy(&line));
+        while let Some(said) = receiver.recv().await {
+            if let Said::Line(is_error, line) = said {
+                each(is_error, &String::from_utf8_lossy(&line));
+            }
+        }
+        joined(thread).await.unwrap_or_else(|| Err(self.panicked()))
+    }
+
+    /// Like [`Self::lines`], for a program that [may ask](Self::asks): `answers` answers it.
+    ///
+    /// # Errors
+    /// [`ProgramError::Unanswered`] if nobody answers; the program is killed then.
+    pub async fn conversation(
+        &self,
+        each: &mut (dyn FnMut(bool, &str) + Send),
+        answers: &dyn Answers,
+    ) -> Result<ExitStatus, ProgramError> {
+        let (_go_on, stop) = oneshot::channel();
+        let (sender, mut receiver) = mpsc::channel(64);
+        let thread = self.in_thread(stop, Split::new(sender));
+        while let Some(said) = receiver.recv().await {
+            match said {
+                Said::Line(is_error, line) => each(is_error, &String::from_utf8_lossy(&line)),
+                Said::Asks(asked, mut reply) => {
+                    tokio::select! {
+                        answer = answers.answer(&asked) => {
+                            // An error means that the program has ended meanwhile.
+                            let _ = reply.send(answer);
+                        }
+                        () = reply.closed() => {}
+                    }
+                }
+            }
         }
         joined(thread).await.unwrap_or_else(|| Err(self.panicked()))
     }
@@ -235,8 +296,10 @@ impl Command {
         let (_go_on, stop) = oneshot::channel();
         let (sender, mut receiver) = mpsc::channel(64);
         let thread = self.in_thread(stop, Split::new(sender));
-        while let Some((is_error, line)) = receiver.blocking_recv() {
-            each(is_error, &String::from_utf8_lossy(&line));
+        while let Some(said) = receiver.blocking_recv() {
+            if let Said::Line(is_error, line) = said {
+                each(is_error, &String::from_utf8_lossy(&line));
+            }
         }
         thread.join().unwrap_or_else(|_| Err(self.panicked()))
     }
@@ -278,8 +341,10 @@ impl Command {
         mut sink: S,
     ) -> Result<S::Result, ProgramError> {
         let started = std::time::Instant::now();
-        let mut child = self.spawn()?;
+        let (mut child, terminal) = self.spawn()?;
         let group = child.id();
+        // It is closed after the tree is killed: its end takes the leader, by which processes in other sessions are found.
+        let mut terminal = terminal.zip(group);
         let _killed = before_end(move || drop(Tree::of(group)));
         let tree = Tree::of(group);
         let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -292,27 +357,37 @@ impl Command {
             std::future::pending::<Infallible>().await
         };
         let work = async {
-            let mut pipes = Pipes { out, err };
+            let mut pipes = Pipes {
+                out,
+                err,
+                terminal: &mut terminal,
+            };
             let ended = {
-                let mut read = std::pin::pin!(pipes.read(&mut sink));
+                let (has_ended, end) = oneshot::channel();
+                let mut read = std::pin::pin!(pipes.read(&mut sink, end));
                 tokio::select! {
                     status = child.wait() => {
+                        let _ = has_ended.send(());
                         match tokio::time::timeout(LINGER, &mut read).await {
-                            Ok(Err(full)) => Err(full),
+                            Ok(Err(Stop::Full)) => Err(Stop::Full),
                             _ => Ok(status),
                         }
                     }
                     read = &mut read => match read {
                         Ok(()) => Ok(child.wait().await),
-                        Err(full) => Err(full),
+                        Err(stop) => Err(stop),
                     },
                 }
             };
             match ended {
                 Ok(status) => status.map_err(|source| self.start(source)),
-                Err(Full) => Err(ProgramError::TooMuch {
+                Err(Stop::Full) => Err(ProgramError::TooMuch {
                     program: self.name(),
                     limit: self.limits.output,
+                }),
+                Err(Stop::Unanswered(asked)) => Err(ProgramError::Unanswered {
+                    program: self.name(),
+                    asked,
                 }),
             }
         };
@@ -331,10 +406,15 @@ impl Command {
             // The sender was dropped: nobody waits for the program any more.
             _ = stop => return Err(ProgramError::Interrupted { program: self.name() }),
             ended = work => ended?,
-            limit = limit => return Err(ProgramError::TimedOut {
-                program: self.name(),
-                limit,
-            }),
+            limit = limit => {
+                if let Some(grace) = self.grace {
+                    tree.end(grace).await;
+                }
+                return Err(ProgramError::TimedOut {
+                    program: self.name(),
+                    limit,
+                });
+            }
             never = feed => match never {},
         };
         // The program has ended. Processes that it left running were meant to stay, such as ssh's
@@ -349,14 +429,26 @@ impl Command {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one to use instead")]
-    fn spawn(&self) -> Result<tokio::process::Child, ProgramError> {
+    fn spawn(&self) -> Result<(tokio::process::Child, Option<Terminal>), ProgramError> {
         if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(ProgramError::NoFolder {
                 program: self.name(),
                 folder: folder.clone(),
             });
         }
-        let mut command = tokio::process::Command::new(&self.program);
+        let terminal = match self.asks {
+            None => None,
+            Some(_) => Some(self.terminal().map_err(|source| self.start(source))?),
+        };
+        let mut command = match &terminal {
+            None => tokio::process::Command::new(&self.program),
+            Some(terminal) => {
+                let mut leader = tokio::process::Command::new("sh");
+                leader.args(["-mc", LEADER, "sh"]).arg(&self.program);
+                terminal.lead(&mut leader);
+                leader
+            }
+        };
         command.args(&self.arguments);
         if self.environment == Environment::Plain {
             command.env_clear();
@@ -381,17 +473,22 @@ impl Command {
         if let Some((uid, gid)) = self.user {
             command.uid(uid).gid(gid);
         }
+        let input = match (&terminal, self.asks) {
+            (Some(terminal), Some(Asks::OnInput)) => {
+                Stdio::from(terminal.input().map_err(|source| self.start(source))?)
+            }
+            _ if self.input.is_empty() => Stdio::null(),
+            _ => Stdio::piped(),
+        };
         command
-            .stdin(if self.input.is_empty() {
-                Stdio::null()
-            } else {
-                Stdio::piped()
-            })
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C only goes to stead, which decides what to do.
-            .process_group(0)
             .kill_on_drop(true);
+        // Ctrl-C only goes to stead, which decides what to do. The leader of a session leads a group of its own.
+        if terminal.is_none() {
+            command.process_group(0);
+        }
         let stead = nix::unistd::getpid();
         // SAFETY: between fork and exec this only makes system calls that are safe there (fork(2),
         // signal-safety(7)): prctl(2) and getppid(2).
@@ -406,7 +503,24 @@ impl Command {
                 }
             });
         }
-        command.start().map_err(|source| self.start(source))
+        let child = command.start().map_err(|source| self.start(source))?;
+        Ok((child, terminal))
+    }
+
+    /// Makes a terminal for the program, which must exist: its session's leader would not tell otherwise.
+    fn terminal(&self) -> io::Result<Terminal> {
+        let program = match self.program.to_str() {
+            Some(name) if !name.contains('/') => {
+                find(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?
+            }
+            _ => PathBuf::from(&self.program),
+        };
+        let program = match &self.folder {
+            Some(folder) => folder.join(program),
+            None => program,
+        };
+        nix::unistd::access(&program, nix::unistd::AccessFlags::X_OK)?;
+        Terminal::new()
     }
 
     fn name(&self) -> String {
@@ -455,138 +569,6 @@ async fn joined<R: Send + 'static>(thread: Started<R>) -> Option<Result<R, Progr
         let _ = sender.send(thread.join());
     });
     receiver.await.ok()?.ok()
-}
-
-/// The program printed more than its limit.
-struct Full;
-
-/// Takes the output of a program.
-trait Sink: Send + 'static {
-    type Result: Send + 'static;
-    fn take(&mut self, is_error: bool, bytes: &[u8]) -> impl Future<Output = Result<(), Full>>;
-    fn end(self, status: ExitStatus) -> impl Future<Output = Self::Result>;
-}
-
-struct Pipes {
-    out: Option<tokio::process::ChildStdout>,
-    err: Option<tokio::process::ChildStderr>,
-}
-
-impl Pipes {
-    /// Reads both to their ends.
-    async fn read(&mut self, sink: &mut impl Sink) -> Result<(), Full> {
-        let (mut first, mut second) = (vec![0; 16 << 10], vec![0; 16 << 10]);
-        loop {
-            let (is_error, bytes) = tokio::select! {
-                n = some(&mut self.out, &mut first), if self.out.is_some() => (false, &first[..n]),
-                n = some(&mut self.err, &mut second), if self.err.is_some() => (true, &second[..n]),
-                else => return Ok(()),
-            };
-            sink.take(is_error, bytes).await?;
-        }
-    }
-}
-
-/// Reads some bytes and returns their number. Drops the pipe at its end.
-async fn some(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
-    let Some(open) = pipe else { return 0 };
-    match open.read(buffer).await {
-        Ok(n) if n > 0 => n,
-        _ => {
-            *pipe = None;
-            0
-        }
-    }
-}
-
-struct Collected {
-    limit: usize,
-    stdout: Vec<u8>,
-    stderr: VecDeque<u8>,
-}
-
-impl Collected {
-    fn new(limit: usize) -> Self {
-        Collected {
-            limit,
-            stdout: Vec::new(),
-            stderr: VecDeque::new(),
-        }
-    }
-}
-
-impl Sink for Collected {
-    type Result = Output;
-
-    async fn take(&mut self, is_error: bool, bytes: &[u8]) -> Result<(), Full> {
-        if is_error {
-            self.stderr.extend(bytes);
-            let over = self.stderr.len().saturating_sub(STDERR_KEPT);
-            self.stderr.drain(..over);
-        } else if self.stdout.len() + bytes.len() > self.limit {
-            return Err(Full);
-        } else {
-            self.stdout.extend(bytes);
-        }
-        Ok(())
-    }
-
-    async fn end(self, status: ExitStatus) -> Output {
-        Output {
-            status,
-            stdout: self.stdout,
-            stderr: self.stderr.into(),
-        }
-    }
-}
-
-/// Splits both streams into lines, in the order in which the lines end.
-struct Split {
-    to: mpsc::Sender<(bool, Vec<u8>)>,
-    begun: [Vec<u8>; 2],
-}
-
-impl Split {
-    fn new(to: mpsc::Sender<(bool, Vec<u8>)>) -> Self {
-        Split {
-            to,
-            begun: [Vec::new(), Vec::new()],
-        }
-    }
-
-    async fn send(&self, is_error: bool, mut line: Vec<u8>) {
-        while matches!(line.last(), Some(b'\n' | b'\r')) {
-            line.pop();
-        }
-        // An error means that the receiver was dropped, which also kills the program.
-        let _ = self.to.send((is_error, line)).await;
-    }
-}
-
-impl Sink for Split {
-    type Result = ExitStatus;
-
-    async fn take(&mut self, is_error: bool, bytes: &[u8]) -> Result<(), Full> {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let begun = &mut self.begun[usize::from(is_error)];
-            begun.extend(piece);
-            if begun.ends_with(b"\n") || begun.len() >= LONGEST_LINE {
-                let line = std::mem::take(begun);
-                self.send(is_error, line).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn end(mut self, status: ExitStatus) -> ExitStatus {
-        for is_error in [false, true] {
-            let line = std::mem::take(&mut self.begun[usize::from(is_error)]);
-            if !line.is_empty() {
-                self.send(is_error, line).await;
-            }
-        }
-        status
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use super::question::Asked;
 use crate::report::clean::Shown;
 
 /// Why a program failed.
@@ -31,6 +32,8 @@ pub enum ProgramError {
     #[error("stead cannot read what `{program}` printed: {why}")]
     #[diagnostic(help("update stead, or report it with the output of that command"))]
     Unreadable { program: String, why: String },
+    #[error("{program} asks {:?}, and nobody answers", asked.words)]
+    Unanswered { program: String, asked: Box<Asked> },
     #[error("{program} was interrupted")]
     Interrupted { program: String },
     #[error("{program} failed ({status}){message}", message = said(message))]

@@ -5,13 +5,17 @@ mod command;
 mod error;
 mod find;
 pub mod inherited;
+mod output;
+mod question;
 mod start;
+mod terminal;
 mod tree;
 
 pub use as_root::run_as_root;
-pub use command::{Command, Environment, Limits, Output};
+pub use command::{Asks, Command, Environment, Limits, Output};
 pub use error::ProgramError;
 pub use find::{SYSTEM_FOLDERS, find, find_all, find_system};
+pub use question::{Answers, Asked, Reply};
 pub use start::{Start, become_program, shown_script};
 pub use tree::Tree;
 

@@ -11,10 +11,10 @@ use nix::{
 const CHECKS: u32 = 100;
 const BETWEEN_CHECKS: Duration = Duration::from_millis(5);
 
-/// A process and everything that it started: its descendants, and the members of its process group. They are
-/// killed when this is dropped, unless it is let go.
+/// A process and everything that it started: its descendants, and the members of its process group and of the session that it
+/// leads. They are killed when this is dropped, unless it is let go.
 ///
-/// A process that left the group, and whose parent ended before a check, is not found any more: that is how
+/// A process that left these, and whose parent ended before a check, is not found any more: that is how
 /// daemons detach themselves.
 #[derive(Debug)]
 pub struct Tree(Option<Known>);
@@ -81,36 +81,47 @@ impl Drop for Tree {
     }
 }
 
-/// Returns the tree's running processes: children of known ones, and members of the first one's process group
-/// (proc_pid_stat(5): state, parent and group follow the name in parentheses).
-fn living(known: &mut Known) -> Vec<u32> {
-    let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        let Some((_, rest)) = stat.rsplit_once(") ") else {
-            continue;
-        };
+/// A process in /proc.
+pub(super) struct Seen {
+    pub pid: u32,
+    parent: u32,
+    group: u32,
+    pub session: u32,
+    /// Whether it is a zombie.
+    has_ended: bool,
+}
+
+/// Returns all processes that /proc shows (proc_pid_stat(5): state, parent, group and session follow the name in
+/// parentheses).
+pub(super) fn processes() -> Vec<Seen> {
+    let of = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
         let mut words = rest.split(' ');
-        let state = words.next().unwrap_or_default().to_string();
-        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
-        if let (Some(parent), Some(group)) = (number(), number()) {
-            processes.push((pid, parent, group, state));
-        }
-    }
+        let has_ended = matches!(words.next(), Some("Z" | "X"));
+        let mut number = || words.next()?.parse().ok();
+        Some(Seen {
+            pid,
+            parent: number()?,
+            group: number()?,
+            session: number()?,
+            has_ended,
+        })
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(of).collect()
+}
+
+/// Returns the tree's running processes: children of known ones, and members of the first one's process group and session.
+fn living(known: &mut Known) -> Vec<u32> {
+    let processes = processes();
     loop {
         let before = known.members.len();
-        for (pid, parent, group, _) in &processes {
-            if known.members.contains(parent) || *group == known.group {
-                known.members.insert(*pid);
+        for it in &processes {
+            let is_of_first = it.group == known.group || it.session == known.group;
+            if is_of_first || known.members.contains(&it.parent) {
+                known.members.insert(it.pid);
             }
         }
         if known.members.len() == before {
@@ -118,13 +129,11 @@ fn living(known: &mut Known) -> Vec<u32> {
         }
     }
     // Pids of ended processes may soon belong to others.
-    let there: BTreeSet<u32> = processes.iter().map(|(pid, ..)| *pid).collect();
+    let there: BTreeSet<u32> = processes.iter().map(|it| it.pid).collect();
     known.members.retain(|pid| there.contains(pid));
     processes
         .into_iter()
-        .filter(|(pid, _, _, state)| {
-            known.members.contains(pid) && !matches!(state.as_str(), "Z" | "X")
-        })
-        .map(|(pid, ..)| pid)
+        .filter(|it| known.members.contains(&it.pid) && !it.has_ended)
+        .map(|it| it.pid)
         .collect()
 }

@@ -52,6 +52,27 @@ fn a_machine_as_stead_made_it_has_nothing_foreign() {
 }
 
 #[test]
+fn firmware_that_libvirt_chose_is_seen_and_a_tpm_of_others() {
+    let parse = |from: &str, to: &str| {
+        let xml = own();
+        assert!(xml.contains(from));
+        let definition = Layout::parse(&xml.replacen(from, to, 1)).unwrap();
+        definition.own_disks_left_out(&is_own)
+    };
+    let files = ["<loader secure='no'>/a</loader>", "<nvram>/b</nvram>"];
+    let os = |attribute: &str| format!("<os{attribute}>{}", files.concat());
+    assert_eq!(parse("<os>", &os(" firmware='efi'")).firmware_files, files);
+    // Somebody chose these by hand.
+    assert_eq!(parse("<os>", &os("")).firmware_files, [""; 0]);
+    let tpm = |alias: &str| {
+        let tpm = format!("<tpm model='tpm-crb'><backend type='emulator'/>{alias}</tpm></devices>");
+        parse("</devices>", &tpm).additions.devices.len()
+    };
+    assert_eq!(tpm("<alias name='ua-stead-tpm'/>"), 0);
+    assert_eq!(tpm("<alias name='tpm0'/>"), 1);
+}
+
+#[test]
 fn an_agent_that_has_opened_its_channel_is_seen() {
     assert!(!Layout::parse(&own()).unwrap().agent);
     let name = "name='org.qemu.guest_agent.0'";

@@ -131,6 +131,7 @@ fn playbook(
             known.push("limit");
         }
     }
+    let is_local = node.name() == "ansible-local";
     for inner in node.children() {
         let name = inner.name().value();
         if !known.contains(&name) {
@@ -155,13 +156,19 @@ fn playbook(
             }
             continue;
         }
-        child(&mut node.child(inner), &mut draft, file, files);
+        child(&mut node.child(inner), &mut draft, is_local, file, files);
     }
     draft.playbook.playbook = resolve(&path?, file, &files.root, Wants::File, node.errors)?;
     Some(draft)
 }
 
-fn child(node: &mut Node<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files: &Files) {
+fn child(
+    node: &mut Node<'_>,
+    draft: &mut AnsibleDraft,
+    is_local: bool,
+    file: &FileInfo,
+    files: &Files,
+) {
     node.no_children();
     let run = &mut draft.playbook;
     let name = node.name();
@@ -209,7 +216,7 @@ fn child(node: &mut Node<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files: 
         "skip-tags" => run.skip_tags.extend(tags(node)),
         "arguments" => {
             for word in node.strings("an option of ansible-playbook") {
-                refuse(node, &word);
+                refuse(node, &word, is_local);
                 run.arguments.push(word.value);
             }
         }
@@ -268,8 +275,9 @@ fn tags(node: &mut Node<'_>) -> Vec<String> {
     tags
 }
 
-/// Options that cannot work, or that make a run without effects look like a real one.
-fn refuse(node: &mut Node<'_>, word: &Spanned<String>) {
+/// Options that cannot work, or that make a run without effects look like a real one. `is_local`: Ansible runs in the
+/// machine, where nobody can answer.
+fn refuse(node: &mut Node<'_>, word: &Spanned<String>, is_local: bool) {
     let option = word.value.split('=').next().unwrap_or_default();
     let (message, help) = match option {
         "-k"
@@ -278,10 +286,15 @@ fn refuse(node: &mut Node<'_>, word: &Spanned<String>) {
         | "--ask-pass"
         | "--ask-become-pass"
         | "--ask-vault-pass"
-        | "--ask-vault-password" => (
-            "asks on a terminal, but a provisioner has none",
-            "remove it: stead logs in by key, and sudo asks for no password; for vaults use `vault-password-file`",
-        ),
+        | "--ask-vault-password"
+        | "--step"
+            if is_local =>
+        {
+            (
+                "asks on a terminal, but Ansible in a machine has none",
+                "remove it: sudo asks for no password there, and for vaults there is `vault-password-file`; `ansible`, which runs on your computer, can ask",
+            )
+        }
         "-C" | "--check" | "--syntax-check" | "--list-hosts" | "--list-tasks" | "--list-tags" => (
             "changes nothing, but stead would record that the provisioner has run",
             "remove it, and run `ansible-playbook -i` with stead's inventory yourself (docs/concepts/ansible.md)",

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::machinefile::{
-    ansible::{Playbook, Vars},
-    diagnostics::Spanned,
-    model::{Accel, Cpu, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder},
-    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
-    units::Bytes,
+use crate::{
+    host::firmware::Firmware,
+    machinefile::{
+        ansible::{Playbook, Vars},
+        diagnostics::Spanned,
+        model::{Accel, Cpu, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder},
+        tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
+        units::Bytes,
+    },
 };
 
 use super::{
@@ -58,6 +61,9 @@ pub(crate) struct Draft {
     pub memory: Option<Spanned<Tuned<Bytes, MemoryTuning>>>,
     pub disk: Option<Spanned<Tuned<Bytes, DiskTuning>>>,
     pub kernel: Option<Spanned<Kernel>>,
+    pub firmware: Option<Spanned<Firmware>>,
+    pub secure_boot: Option<Spanned<bool>>,
+    pub tpm: Option<Spanned<bool>>,
     pub hostname: Option<Spanned<String>>,
     pub user: Option<Spanned<String>>,
     pub user_data: Option<Spanned<PathBuf>>,
@@ -131,6 +137,9 @@ impl Draft {
             memory: self.memory.or(under.memory.clone()),
             disk: self.disk.or(under.disk.clone()),
             kernel: self.kernel.or(under.kernel.clone()),
+            firmware: self.firmware.or(under.firmware.clone()),
+            secure_boot: self.secure_boot.or(under.secure_boot.clone()),
+            tpm: self.tpm.or(under.tpm.clone()),
             hostname: self.hostname.or(under.hostname.clone()),
             user: self.user.or(under.user.clone()),
             user_data: self.user_data.or(under.user_data.clone()),

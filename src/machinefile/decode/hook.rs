@@ -103,12 +103,12 @@ fn host(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Option<HostComma
     let here = node.here();
     let has_interpreter = node.has_property("interpreter");
     let written = node.first_as_written().unwrap_or_default();
-    let (what, label, first) = if let Some(text) = node.property_string("inline") {
+    let (what, label, first) = if let Some(text) = node.property_script("inline") {
         node.at_most(0);
         let script = inline(node, text).map(HostSource::Script);
         (script, "an inline script".to_string(), Vec::new())
     } else if let Some(path) = node.optional_first_string("a script or a program") {
-        let arguments = node.rest("text");
+        let arguments = node.words_from(1);
         // As in a shell, a name without a slash is a program, even if the project has a file of that name: a guest may
         // have written it.
         let what = if path.value.is_empty() || path.value.contains('/') {

@@ -26,6 +26,8 @@ const OF_MACHINE: [&str; 3] = ["address", "aliases", "none"];
 pub(crate) struct NetworkDraft {
     pub name: Spanned<String>,
     pub subnet: Option<Spanned<Subnet>>,
+    /// Whether its subnet is an error, so that nothing can be said of addresses.
+    pub is_unclear: bool,
     pub isolated: bool,
     /// The bridge of this computer that it is.
     pub bridge: Option<Spanned<String>>,
@@ -75,6 +77,7 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
         node.properties(&TOP);
     }
     node.no_children_but_properties(&TOP);
+    let is_unclear = node.has_property("subnet");
     let subnet =
         node.property_string("subnet")
             .and_then(|text| match text.value.parse::<Subnet>() {
@@ -115,11 +118,12 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
         _ => None,
     })?;
     if !is_label(&name.value) {
+        // It is declared all the same, so that machines that are on it are no errors.
         node.error(not_a_label(&name, "network"));
-        return None;
     }
     Some(NetworkDraft {
         name,
+        is_unclear: is_unclear && subnet.is_none(),
         subnet,
         isolated: isolated.is_some_and(|it| it.value),
         bridge,

@@ -149,6 +149,9 @@ pub(super) fn project(
     })
 }
 
+/// The longest name of a provisioner, in bytes. It is in lines of progress.
+const LONGEST_NAME: usize = 255;
+
 /// Returns the name of a provisioner, which the author chooses.
 fn name_of(node: &mut Node<'_>) -> Option<Spanned<String>> {
     if node.is_without_arguments() {
@@ -159,7 +162,15 @@ fn name_of(node: &mut Node<'_>) -> Option<Spanned<String>> {
         );
         return None;
     }
-    node.one_string("a name")
+    let name = node.one_string("a name")?;
+    let length = name.value.len();
+    if length <= LONGEST_NAME {
+        return Some(name);
+    }
+    let message = format!("the name of a provisioner has {length} bytes");
+    let label = format!("at most {LONGEST_NAME}");
+    node.error(MachinefileError::new(&name.span, message, label));
+    None
 }
 
 fn run_policy(node: &mut Node<'_>) -> Option<RunPolicy> {

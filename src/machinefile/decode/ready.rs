@@ -32,7 +32,7 @@ pub(super) fn ready(node: &mut Node<'_>) -> Option<Spanned<ReadyDraft>> {
             "exec" => {
                 child.properties(&[]);
                 child.no_children();
-                let line = child.one_string("a command line");
+                let line = child.one_command("a command line");
                 if let Some(line) = &line {
                     script_text::check(&mut child, line);
                 }

@@ -79,14 +79,14 @@ fn source(
     files: &Files,
 ) -> (Option<ScriptSource>, String, Vec<Spanned<String>>) {
     let here = node.here();
-    if let Some(text) = node.property_string("inline") {
+    if let Some(text) = node.property_script("inline") {
         node.at_most(0);
         return (inline(node, text), "an inline script".into(), Vec::new());
     }
     let has_interpreter = node.has_property("interpreter");
     match node.optional_first_string("the path of a script") {
         Some(path) => {
-            let arguments = node.rest("text");
+            let arguments = node.words_from(1);
             let found = resolve(&path, file, &files.root, Wants::File, node.errors)
                 .filter(|found| check_script(&path, found, has_interpreter, node.errors));
             (found.map(ScriptSource::Path), path.value, arguments)
@@ -132,7 +132,7 @@ pub(super) fn invocation(node: &mut Node<'_>, first: Vec<Spanned<String>>) -> In
             "args" => {
                 child.properties(&[]);
                 child.no_children();
-                args.extend(child.strings("text"));
+                args.extend(child.words_from(0));
             }
             "env" => {
                 child.at_most(0);

@@ -21,6 +21,12 @@ pub(crate) struct Tuned<A, T> {
 
 /// The least memory with which a Linux guest can boot.
 const LEAST_MEMORY: u64 = 64 << 20;
+/// No x86 processor addresses more (52 bits; Intel SDM, volume 3, 4.1.4).
+const MOST_MEMORY: Bytes = Bytes(4096 * Bytes::TIB);
+/// The largest pages of any Linux (kernel, Documentation/admin-guide/mm/hugetlbpage.rst).
+const MOST_PAGE: Bytes = Bytes(16 * Bytes::GIB);
+/// What a qcow2 image with clusters of 64 KiB can have (QEMU, block/qcow2.h, QCOW_MAX_L1_SIZE).
+const MOST_DISK: Bytes = Bytes(2048 * Bytes::TIB);
 /// More than QEMU's q35 takes (its documentation says 288).
 const MOST_CPUS: i128 = 288;
 /// The range of cgroup v1's `cpu.shares` (kernel, MIN_SHARES and MAX_SHARES).
@@ -156,17 +162,17 @@ pub(super) fn memory(node: &mut Node<'_>) -> Option<Spanned<Tuned<Bytes, MemoryT
         if !size.0.is_power_of_two() || size.0 < 64 << 10 {
             return Err("write a size such as 2MiB or 1GiB".into());
         }
-        Ok(size)
+        within(size, MOST_PAGE)
     }) {
         tuning.hugepages = Some(size.value);
         spans.insert("hugepages", size.span);
     }
-    if let Some(max) = node.property_with_unit("max", "4GiB", units::size) {
+    if let Some(max) = node.property_with_unit("max", "4GiB", memory_size) {
         tuning.max = Some(max.value);
         spans.insert("max", max.span);
     }
     let amount = node.with_unit("2GiB", |text| {
-        let size = units::size(text)?;
+        let size = memory_size(text)?;
         if size.0 < LEAST_MEMORY {
             return Err("Linux needs at least 64MiB to boot".into());
         }
@@ -244,7 +250,7 @@ pub(super) fn disk(node: &mut Node<'_>) -> Option<Spanned<Tuned<Bytes, DiskTunin
         if size.0 == 0 {
             return Err("must be more than 0".into());
         }
-        Ok(size)
+        within(size, MOST_DISK)
     })?;
     Some(Spanned::new(
         Tuned {
@@ -254,6 +260,17 @@ pub(super) fn disk(node: &mut Node<'_>) -> Option<Spanned<Tuned<Bytes, DiskTunin
         },
         amount.span,
     ))
+}
+
+fn memory_size(text: &str) -> Result<Bytes, String> {
+    within(units::size(text)?, MOST_MEMORY)
+}
+
+fn within(size: Bytes, most: Bytes) -> Result<Bytes, String> {
+    match size <= most {
+        true => Ok(size),
+        false => Err(format!("at most {most}")),
+    }
 }
 
 /// Reports `bandwidth`: the only kind of network has no limits.
@@ -278,7 +295,7 @@ pub(super) fn host_reserve(node: &mut Node<'_>) -> HostReserve {
             .property_number("cpus", "number of CPUs", 0, 8192)
             .and_then(|cpus| u32::try_from(cpus.value).ok()),
         memory: node
-            .property_with_unit("memory", "2GiB", units::size)
+            .property_with_unit("memory", "2GiB", memory_size)
             .map(|memory| memory.value),
     }
 }

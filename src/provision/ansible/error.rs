@@ -5,9 +5,14 @@ use std::{fmt, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::{guest::GuestError, host::process::ProgramError, report::clean::Shown};
+use crate::{
+    guest::GuestError,
+    host::process::{Asked, ProgramError},
+    provision::asking::NOBODY,
+    report::clean::Shown,
+};
 
-use super::output::Watch;
+use super::output::{Lack, Watch};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum AnsibleError {
@@ -45,6 +50,30 @@ pub enum AnsibleError {
     #[error("{0}")]
     #[diagnostic(help("{}", .0.hint()))]
     Failed(Box<FailedRun>),
+    /// Without the provisioner, which is added where it is known.
+    #[error("nobody answers {:?}", .0.words)]
+    Unanswered(Box<Asked>),
+    #[error("provisioner {name}: {program} asks {words:?} for {playbook}, {NOBODY}")]
+    #[diagnostic(help("{hint}"))]
+    Asks {
+        name: String,
+        program: &'static str,
+        /// Its path in the project.
+        playbook: String,
+        words: String,
+        hint: String,
+    },
+    #[error(
+        "provisioner {name}: Ansible in machine {machine} asks {words:?} for {playbook}, but nobody can answer there"
+    )]
+    #[diagnostic(help("{hint}"))]
+    AsksInGuest {
+        name: String,
+        playbook: String,
+        machine: String,
+        words: String,
+        hint: String,
+    },
     #[error("lost the connection to {machine} while provisioner {name} ran")]
     #[diagnostic(help(
         "`stead status` shows whether the machine still runs; `stead logs {machine}` shows its console"
@@ -134,11 +163,24 @@ impl FailedRun {
         let Some(failed) = self.watch.failed() else {
             return format!("the output of Ansible is above; {again}");
         };
-        if self.watch.lacks_python() {
-            return format!(
-                "Ansible needs Python 3 with its whole standard library in {}: install it with an earlier provisioner of the machine (Debian: `apt-get install python3`); {again}",
-                failed.host
-            );
+        let host = &failed.host;
+        match self.watch.lacks() {
+            Some(Lack::Python) => {
+                return format!(
+                    "Ansible needs Python 3 with its whole standard library in {host}: install it with an earlier provisioner of the machine (Debian: `apt-get install python3`); {again}"
+                );
+            }
+            Some(Lack::NewerPython) => {
+                return format!(
+                    "the Python of {host} is too old for this Ansible: use an older one (`pipx install 'ansible-core==2.16.*'` works with Python 2.7 and from 3.6 on), or set `vars ansible_python_interpreter=\"/usr/bin/python3.X\"` to a newer Python of the machine; {again}"
+                );
+            }
+            Some(Lack::Silence) => {
+                return format!(
+                    "the login files of {host} print text by themselves (.bashrc, config.fish, /etc/profile.d), and Ansible cannot find Python in it: have them print at a terminal only (`[ -t 1 ]`), or set `vars ansible_python_interpreter=\"/usr/bin/python3\"`; {again}"
+                );
+            }
+            None => {}
         }
         let machine = self.inspect.as_ref().unwrap_or(&failed.host);
         format!("inspect the machine with `stead ssh {machine}`; {again}")

@@ -47,6 +47,12 @@ pub const STANDARD: [&str; 31] = [
 /// The file name of Ansible's configuration.
 const CONFIG: &str = "ansible.cfg";
 
+/// Returns a path of the project as people know it: from the project's folder.
+pub(crate) fn below(playbook: &Playbook, path: &Path) -> String {
+    let below = path.strip_prefix(&playbook.root).unwrap_or(path);
+    below.to_string_lossy().into_owned()
+}
+
 /// A path that cannot be read, and why.
 pub(crate) type FileError = (PathBuf, io::Error);
 

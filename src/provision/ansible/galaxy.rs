@@ -11,9 +11,10 @@ use crate::host::{
     self,
     lock::{Lock, LockName, own_holder},
     paths::DataDir,
+    process::{Answers, Asks},
 };
 
-use super::{error::AnsibleError, output::Watch, process};
+use super::{config::setting, error::AnsibleError, output::Watch, process};
 
 pub(super) const GALAXY: &str = "ansible-galaxy";
 
@@ -29,6 +30,7 @@ pub(super) async fn install(
     data: &DataDir,
     at: &str,
     each: &mut (dyn FnMut(bool, &str) + Send),
+    answers: &dyn Answers,
 ) -> Result<PathBuf, AnsibleError> {
     let content = fs::read(requirements).map_err(file("read", requirements))?;
     let mut hash = Sha256::new();
@@ -67,6 +69,8 @@ pub(super) async fn install(
         fs::create_dir_all(part).map_err(file("create", part))?;
     }
     let mut command = process::command(GALAXY)
+        // git asks for logins, and ssh for passphrases.
+        .asks(Asks::OnTerminal)
         .args(["install", "-r"])
         .arg(requirements)
         .folder(root)
@@ -80,14 +84,14 @@ pub(super) async fn install(
     }
     let mut watch = Watch::default();
     let mut last = String::new();
-    let status = process::run(GALAXY, command, at, &mut |stderr, line| {
+    let mut hear = |stderr, line: &str| {
         watch.line(line);
         if !line.trim().is_empty() {
             last = line.to_string();
         }
         each(stderr, line);
-    })
-    .await?;
+    };
+    let status = process::run(GALAXY, command, at, &mut hear, answers).await?;
     if !status.success() {
         let _ = fs::remove_dir_all(&partial);
         return Err(AnsibleError::Requirements {
@@ -146,7 +150,7 @@ impl Search {
     ) -> String {
         let configured = config.and_then(|config| {
             let text = fs::read_to_string(config).ok()?;
-            let value = (self.keys.iter()).find_map(|key| setting(&text, key))?;
+            let value = (self.keys.iter()).find_map(|key| setting(&text, "defaults", key))?;
             let folder = config.parent().unwrap_or(config);
             let paths: Vec<String> = value
                 .split(':')
@@ -166,26 +170,6 @@ impl Search {
         let rest = configured.unwrap_or_else(|| self.default.to_string());
         format!("{first}:{rest}")
     }
-}
-
-/// Returns a setting of `[defaults]` in an INI file.
-fn setting(text: &str, key: &str) -> Option<String> {
-    let mut section = "";
-    for line in text.lines() {
-        let line = line.trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-            section = name.trim();
-        } else if section == "defaults"
-            && !line.starts_with(['#', ';'])
-            && let Some((name, value)) = line.split_once('=')
-            && name.trim() == key
-        {
-            // In Ansible's configuration, ` ;` starts a comment.
-            let value = value.split(" ;").next().unwrap_or(value);
-            return Some(value.trim().to_string());
-        }
-    }
-    None
 }
 
 #[cfg(test)]

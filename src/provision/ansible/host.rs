@@ -6,18 +6,24 @@ use std::{
 };
 
 use crate::{
-    host::paths::DataDir,
+    host::{
+        paths::DataDir,
+        process::{Answers, Asks},
+    },
     machinefile::{Playbook, ProvisionerKind},
+    report::clean::words,
 };
 
 use super::{
     command::{Paths, arguments, is_new_enough, version_in},
+    config::{INVENTORY_ENABLED, inventory_enabled},
     error::{AnsibleError, FailedRun},
     files,
     folder::RunFolder,
     galaxy::{self, GALAXY, SEARCHES},
     output::Watch,
     process,
+    prompts::{self, PlaybookAnswers},
 };
 
 const PROGRAM: &str = "ansible-playbook";
@@ -32,6 +38,8 @@ pub struct HostRun<'a> {
     /// The machines to run over; none: all.
     pub limit: Vec<&'a str>,
     pub data: &'a DataDir,
+    /// Answers what Ansible asks.
+    pub answers: &'a dyn Answers,
     /// Whether its output may be coloured.
     pub color: bool,
     /// The command that runs it again.
@@ -120,6 +128,10 @@ pub async fn run_on_host(
     let playbook = run.playbook;
     check_vault(playbook)?;
     let config = used_config(playbook);
+    let answers = PlaybookAnswers {
+        playbook,
+        user: run.answers,
+    };
     let installed = match &playbook.requirements {
         None => None,
         Some(requirements) => Some(
@@ -130,13 +142,16 @@ pub async fn run_on_host(
                 run.data,
                 &playbook.at,
                 each,
+                &answers,
             )
-            .await?,
+            .await
+            .map_err(|error| explained(run, GALAXY, error))?,
         ),
     };
     let folder = RunFolder::new(run.data)?;
     let paths = write_files(run, &folder)?;
     let mut command = process::command(PROGRAM)
+        .asks(Asks::OnInput)
         .args(arguments(playbook, &paths, &run.limit))
         .folder(&playbook.root)
         // Files that Ansible decrypts are removed with the folder.
@@ -158,6 +173,10 @@ pub async fn run_on_host(
     if let Some(config) = &config {
         command = command.env("ANSIBLE_CONFIG", config);
     }
+    let set = std::env::var(INVENTORY_ENABLED).ok();
+    if let Some(enabled) = inventory_enabled(set.as_deref(), config.as_deref()) {
+        command = command.env(INVENTORY_ENABLED, enabled);
+    }
     if let Some(installed) = installed {
         for search in &SEARCHES {
             let first = installed.join(search.part);
@@ -170,11 +189,13 @@ pub async fn run_on_host(
         }
     }
     let mut watch = Watch::default();
-    let status = process::run(PROGRAM, command, &playbook.at, &mut |stderr, line| {
+    let mut hear = |stderr, line: &str| {
         watch.line(line);
         each(stderr, line);
-    })
-    .await?;
+    };
+    let status = process::run(PROGRAM, command, &playbook.at, &mut hear, &answers)
+        .await
+        .map_err(|error| explained(run, PROGRAM, error))?;
     if status.success() {
         return Ok(());
     }
@@ -185,6 +206,21 @@ pub async fn run_on_host(
         again: run.again.clone(),
         inspect: run.inspect.clone(),
     })))
+}
+
+/// Returns the error with what was asked, where nobody answered, and what to do about it.
+fn explained(run: &HostRun<'_>, program: &'static str, error: AnsibleError) -> AnsibleError {
+    let AnsibleError::Unanswered(asked) = error else {
+        return error;
+    };
+    let playbook = run.playbook;
+    AnsibleError::Asks {
+        name: run.name.to_string(),
+        program,
+        playbook: files::below(playbook, &playbook.playbook),
+        words: words(asked.words.trim()),
+        hint: prompts::advice(playbook, &asked, &run.again),
+    }
 }
 
 fn write_files(run: &HostRun<'_>, folder: &RunFolder) -> Result<Paths, AnsibleError> {

@@ -12,25 +12,29 @@ use crate::{
     host::{open, shell::shell_quote},
     machinefile::{AnsibleInstall, Playbook},
     provision::digest_file,
-    report::bytes,
+    report::{bytes, clean::words},
 };
 
 use super::{
     command::{Paths, arguments},
+    config::{INVENTORY_ENABLED, inventory_enabled},
     error::{AnsibleError, FailedRun},
     files,
     galaxy::SEARCHES,
     host::check_vault,
     output::Watch,
+    prompts,
 };
 
 const SCRIPT: &str = include_str!("../../../provisioners/guest/ansible-local");
+const ASKS: &str = include_str!("../../../provisioners/guest/ansible-asks");
 
 /// The script's own exit codes.
 const NO_ANSIBLE: i32 = 110;
 const NOT_INSTALLED: i32 = 111;
 const TOO_OLD: i32 = 112;
 const NO_REQUIREMENTS: i32 = 113;
+const ASKED: i32 = 114;
 
 /// One run in one machine.
 pub struct GuestRun<'a> {
@@ -100,6 +104,16 @@ pub async fn run_in_guest(
             file: run.playbook.requirements.clone().unwrap_or_default(),
             said: watch.error().map_or(said, ToString::to_string),
         },
+        Some(ASKED) => {
+            let playbook = run.playbook;
+            AnsibleError::AsksInGuest {
+                name: run.name.to_string(),
+                playbook: files::below(playbook, &playbook.playbook),
+                machine,
+                hint: prompts::advice_in_guest(playbook, &said),
+                words: words(said.trim()),
+            }
+        }
         code => AnsibleError::Failed(Box::new(FailedRun {
             name: run.name.to_string(),
             code,
@@ -148,6 +162,7 @@ fn archive(run: &GuestRun<'_>, machine: &str) -> Result<Vec<u8>, AnsibleError> {
     let vars = serde_json::Value::Object(playbook.vars.to_json());
     let settings = settings(run, &paths, machine).map_err(read)?;
     for (name, content) in [
+        ("asks", ASKS.to_string()),
         ("inventory.json", run.inventory.to_string()),
         ("vars.json", vars.to_string()),
         ("settings", settings),
@@ -195,6 +210,8 @@ fn settings(run: &GuestRun<'_>, paths: &Paths, machine: &str) -> Result<String, 
         .map(|word| shell_quote(word))
         .collect();
     let mut text = format!("arguments={}\n", shell_quote(&words.join(" ")));
+    let defaults = prompts::with_default(playbook).join("\n");
+    text.push_str(&format!("defaults={}\n", shell_quote(&defaults)));
     let mut export = |name: &str, value: &str| {
         text.push_str(&format!("export {name}={}\n", shell_quote(value)));
     };
@@ -209,6 +226,9 @@ fn settings(run: &GuestRun<'_>, paths: &Paths, machine: &str) -> Result<String, 
     };
     if let Some(config) = &config {
         export("ANSIBLE_CONFIG", &place(config).to_string_lossy());
+    }
+    if let Some(enabled) = inventory_enabled(None, config.as_deref()) {
+        export(INVENTORY_ENABLED, &enabled);
     }
     if let Some(requirements) = &playbook.requirements {
         let mut set = |name: &str, value: &str| {
@@ -305,6 +325,37 @@ mod tests {
             out.contains("./ansible/roles/a b/tasks/main.yml\n"),
             "{out}"
         );
+    }
+
+    #[test]
+    fn one_that_asks_ends() {
+        let folder = tree(&["site.yml"]);
+        let playbook = playbook(folder.path(), "site.yml");
+        let run = GuestRun {
+            name: "app",
+            playbook: &playbook,
+            install: AnsibleInstall::No,
+            inventory: serde_json::Value::Null,
+            color: false,
+            again: String::new(),
+        };
+        let version = "[ \"$1\" != --version ] || { echo 'ansible-playbook [core 2.19.1]'; exit; }";
+        let asks = format!("#!/bin/sh\n{version}\nprintf 'Sure? '; read -r it; echo \"on: $it\"\n");
+        let (out, code) = run_here(&run, &asks);
+        assert_eq!((out.as_str(), code), ("Sure? ", Some(ASKED)));
+        fs::write(
+            folder.path().join("site.yml"),
+            "- vars_prompt:\n    - name: sure\n      prompt: Sure?\n      default: yes\n",
+        )
+        .unwrap();
+        let defaults =
+            format!("#!/bin/sh\n{version}\nprintf 'Sure? [yes]: '; read -r it; echo \"on: $it\"\n");
+        let (out, code) = run_here(&run, &defaults);
+        assert_eq!((out.as_str(), code), ("Sure? [yes]: on: \n", Some(0)));
+        let waits = format!(
+            "#!/bin/sh\n{version}\nstty raw -echo; printf \"(ctrl+C then 'C' = continue early, ctrl+C then 'A' = abort)\\n\"; sleep 1; stty sane; exit 5\n"
+        );
+        assert_eq!(run_here(&run, &waits).1, Some(5));
     }
 
     #[test]

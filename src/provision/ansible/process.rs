@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::Path, process::ExitStatus};
 
-use crate::host::process::{Command, Environment, Limits, ProgramError};
+use crate::host::process::{Answers, Command, Environment, Limits, ProgramError};
 
 pub(super) use crate::host::process::find;
 
@@ -15,20 +15,22 @@ pub(super) fn command(program: impl Into<OsString>) -> Command {
 
 /// Runs a program to its end and passes each line of its output to `each` (whether it is from stderr, and
 /// the line without its end). If the future is dropped, the program is killed with everything that it
-/// started: its workers, and their ssh.
+/// started: its workers, and their ssh. What it asks on the terminal that `command` gives it, `answers` answers.
 pub(super) async fn run(
     program: &'static str,
     command: Command,
     at: &str,
     each: &mut (dyn FnMut(bool, &str) + Send),
+    answers: &dyn Answers,
 ) -> Result<ExitStatus, AnsibleError> {
     // A playbook takes as long as it takes, and Ansible has time-outs of its own.
     let command = command.limits(Limits::WORK);
-    (command.lines(each).await).map_err(|error| match error {
+    (command.conversation(each, answers).await).map_err(|error| match error {
         ProgramError::NotInstalled { .. } => AnsibleError::Missing {
             at: at.to_string(),
             program,
         },
+        ProgramError::Unanswered { asked, .. } => AnsibleError::Unanswered(asked),
         error => AnsibleError::Run(error),
     })
 }

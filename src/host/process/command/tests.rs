@@ -1,6 +1,7 @@
 //! Programs that fail, print too much, take too long, or leave others behind.
 
 use super::*;
+use crate::host::process::output::{LONGEST_LINE, STDERR_KEPT};
 
 fn sh(script: &str) -> Command {
     Command::new("sh", "dash").args(["-c", script])
@@ -171,4 +172,72 @@ async fn one_that_nobody_waits_for_any_more_is_ended() {
 #[tokio::test]
 async fn one_can_be_run_from_within_a_runtime() {
     assert_eq!(sh("echo here").run().unwrap().stdout, b"here\n");
+}
+
+/// Answers with the words of the question, or with nothing.
+struct Echo(std::sync::Mutex<Vec<crate::host::process::Asked>>, bool);
+
+impl Answers for Echo {
+    fn answer<'a>(
+        &'a self,
+        asked: &'a crate::host::process::Asked,
+    ) -> std::pin::Pin<Box<dyn Future<Output = crate::host::process::Reply> + Send + 'a>> {
+        use crate::host::process::Reply;
+        self.0.lock().unwrap().push(asked.clone());
+        let reply = match self.1 {
+            true => Reply::Answer(format!("<{}>", asked.words.trim())),
+            false => Reply::Nobody(Box::new(asked.clone())),
+        };
+        Box::pin(async { reply })
+    }
+}
+
+#[tokio::test]
+async fn each_way_to_ask_is_seen_and_answered() {
+    let script = "echo first; printf 'line? '; read -r a; printf 'on stderr? ' >&2; read -r b
+        exec 3<>/dev/tty; stty -echo; printf 'hidden? ' >&3; read -r c <&3; stty echo
+        printf 'shown? ' >&3; read -r d <&3
+        echo keys:; stty -icanon; read -r e
+        echo \"$a $b $c $d $e\"; exit 7";
+    let (answers, mut said) = (Echo(Default::default(), true), Vec::new());
+    let status = sh(script)
+        .asks(Asks::OnInput)
+        .limits(Limits::ANSWER)
+        .conversation(&mut |_, line| said.push(line.to_string()), &answers)
+        .await
+        .unwrap();
+    assert_eq!(status.code(), Some(7));
+    assert_eq!(
+        said,
+        [
+            "first",
+            "keys:",
+            "<line?> <on stderr?> <hidden?> <shown?> <>"
+        ]
+    );
+    let asked = answers.0.lock().unwrap();
+    let how: Vec<(bool, bool)> = asked.iter().map(|it| (it.is_hidden, it.by_keys)).collect();
+    let line = (false, false);
+    assert_eq!(how, [line, line, (true, false), line, (false, true)]);
+    assert_eq!(asked[4].before.last().unwrap(), "keys:");
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_answers_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = Echo(Default::default(), false);
+    let error = sh("printf 'Sure? '; read -r it; touch on")
+        .asks(Asks::OnInput)
+        .folder(folder.path())
+        .conversation(&mut |_, _| {}, &answers)
+        .await
+        .unwrap_err();
+    let ProgramError::Unanswered { asked, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(asked.words, "Sure? ");
+    assert!(!folder.path().join("on").exists());
+    let missing = Command::new("no-such-program", "p").asks(Asks::OnTerminal);
+    let error = missing.conversation(&mut |_, _| {}, &answers).await;
+    assert!(matches!(error, Err(ProgramError::NotInstalled { .. })));
 }

@@ -1,0 +1,1 @@
+../almalinux-9/customize.sh
