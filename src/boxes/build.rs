@@ -12,7 +12,7 @@ use crate::{
     host::{
         address,
         digest::sha256_of_stream,
-        file,
+        file, open,
         process::{Command, Environment, Limits, SYSTEM_FOLDERS, find_system},
         scratch::{self, Scratch},
     },
@@ -27,6 +27,9 @@ use super::{
     qcow2,
     recipe::{self, Recipe, Tool},
 };
+
+/// The largest customize.sh, in bytes.
+const SCRIPT: u64 = 1 << 20;
 
 /// A phase of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,14 +255,20 @@ impl Builder<'_> {
         let customize = self.work.join("customize.sh");
         let prepare = || -> io::Result<()> {
             fs::create_dir_all(&overlay)?;
-            let files = self.recipe.folder.join("files");
+            // A recipe may be a stranger's, and a symlink lead to files that are none of its business.
+            let folder = self.recipe.folder.canonicalize()?;
+            let files = folder.join("files");
             if files.is_dir() {
-                copy_tree(&files, &overlay)?;
+                let found = files.canonicalize()?;
+                if !found.starts_with(&folder) {
+                    return Err(at(&files)(open::leads_out(&found, &folder)));
+                }
+                copy_tree(&files, &overlay, &folder)?;
             }
             recipe::write_guest_files(self.recipe, &overlay)?;
-            let script = self.recipe.folder.join("customize.sh");
-            let script = if script.is_file() {
-                fs::read_to_string(script)?
+            let script = folder.join("customize.sh");
+            let script = if script.symlink_metadata().is_ok() {
+                open::text_within(&script, SCRIPT, &folder).map_err(at(&script))?
             } else {
                 "#!/bin/sh\n".into()
             };
@@ -444,20 +453,26 @@ pub(super) fn entry(folder: &Path, name: &str) -> Result<FileEntry, BoxError> {
     clippy::disallowed_methods,
     reason = "in a temporary folder, whose files are moved into place later"
 )]
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
+/// Copies a folder's content. Symlinks in it are copied as they are.
+///
+/// # Errors
+/// Also if a file was replaced by a symlink that leads out of `root`, or is no regular file.
+fn copy_tree(from: &Path, to: &Path, root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from).map_err(at(from))? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         let kind = entry.file_type()?;
         if kind.is_dir() {
             fs::create_dir_all(&target)?;
-            copy_tree(&entry.path(), &target)?;
+            copy_tree(&entry.path(), &target, root)?;
         } else if kind.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
         } else {
-            fs::copy(entry.path(), &target)?;
+            let path = entry.path();
+            let mut source = open::file_within(&path, root).map_err(at(&path))?;
+            io::copy(&mut source, &mut File::create(&target)?).map_err(at(&path))?;
             // Do not depend on the umask with which the recipe was checked out.
-            let program = entry.metadata()?.permissions().mode() & 0o100 != 0;
+            let program = source.metadata()?.permissions().mode() & 0o100 != 0;
             fs::set_permissions(
                 &target,
                 fs::Permissions::from_mode(if program { 0o755 } else { 0o644 }),
@@ -465,4 +480,35 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names the file of an error.
+fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    let path = path.shown().to_string();
+    move |error| io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_has_nothing_of_other_folders() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        for folder in ["recipe/files/etc", "out"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let recipe = root.join("recipe");
+        fs::write(recipe.join("files/etc/it"), "it").unwrap();
+        let out = root.join("out");
+        copy_tree(&recipe.join("files"), &out, &recipe).unwrap();
+        assert_eq!(fs::read(out.join("etc/it")).unwrap(), b"it");
+        // Reached by a symlink above it.
+        let error = copy_tree(&recipe.join("files"), &out, &root.join("other")).unwrap_err();
+        assert!(error.to_string().contains("which is not in"), "{error}");
+        nix::unistd::mkfifo(&recipe.join("files/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = copy_tree(&recipe.join("files"), &out, &recipe).unwrap_err();
+        assert!(error.to_string().contains("it is a pipe"), "{error}");
+    }
 }

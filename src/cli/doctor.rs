@@ -134,7 +134,7 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
                     "libvirt",
                     Verdict::Failed,
                     said(&error.to_string()),
-                    "libvirt cannot run QEMU, so machines do not start: install QEMU and libvirt's driver for it (Debian: `apt install qemu-system-x86 libvirt-daemon-driver-qemu`), then end libvirt's daemon; its log says more",
+                    "libvirt cannot run QEMU, so machines do not start: it needs QEMU, its driver for it (Debian: `apt install qemu-system-x86 libvirt-daemon-driver-qemu`), and space in its cache; then end libvirt's daemon; its log says more",
                 ),
             });
             checks.extend(acceleration(&connection)?);

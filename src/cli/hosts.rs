@@ -53,6 +53,12 @@ pub(super) fn run(invocation: &Invocation, args: HostsArgs) -> Result<ExitCode, 
         );
         return Ok(ExitCode::SUCCESS);
     }
+    if machines.is_empty() && matches!(session.detail, Detail::Recorded { .. }) {
+        return Err(Failure::error(
+            "the names of the machines are not known, because the Machinefile cannot be used",
+            "`stead validate` shows what is wrong with it; `stead port` shows the machines' addresses",
+        ));
+    }
     if invocation.style.json {
         let rows: Vec<_> = (machines.iter())
             .map(|it| {

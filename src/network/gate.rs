@@ -61,6 +61,18 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// That of a card by which nothing leaves.
+    pub(super) fn closed() -> Self {
+        let egress = Egress {
+            allow: Some(Vec::new()),
+            host_tcp: Vec::new(),
+        };
+        Gate {
+            egress,
+            ..Gate::default()
+        }
+    }
+
     /// Makes it this one. What is counted stays.
     pub(super) fn set(&mut self, egress: &Egress) {
         if self.egress != *egress {
@@ -257,6 +269,18 @@ mod tests {
 
     fn judge(gate: &mut Gate, frame: &[u8], now: Instant) -> Verdict {
         gate.judge(frame, GATEWAY, |to| to == NEAR, now)
+    }
+
+    /// A guest that had a way out until now still sends to its gateway, and waited for answers.
+    #[test]
+    fn where_nothing_leaves_all_is_refused_at_once() {
+        let (mut gate, now) = (Gate::closed(), Instant::now());
+        for frame in [by_tcp("203.0.113.7", 443), by_udp("192.168.1.5", 53)] {
+            assert_eq!(judge(&mut gate, &frame, now), Verdict::Refused);
+        }
+        for frame in [by_tcp("10.77.0.1", 5432), by_udp("10.77.0.1", 53)] {
+            assert_eq!(judge(&mut gate, &frame, now), Verdict::Gateway);
+        }
     }
 
     #[test]

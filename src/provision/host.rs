@@ -293,6 +293,22 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn all_that_it_printed_is_told() {
+        let script = "seq 30000; echo last; exit 7";
+        let (said, result) = run(inline(script), Invocation::default()).await;
+        assert_eq!(said.lines().count(), 30_001);
+        assert!(said.ends_with("\nlast\n"));
+        assert!(result.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_stopped_has_failed() {
+        let script = "echo one; kill -STOP $$; echo never";
+        let (_, result) = run(inline(script), Invocation::default()).await;
+        assert!(result.unwrap_err().to_string().contains("exit code 147"));
+    }
+
     /// As sudo, ssh and git do. Their questions went to the terminal of stead, where they were stopped for good.
     #[tokio::test]
     async fn what_asks_on_its_terminal_is_answered_or_told() {

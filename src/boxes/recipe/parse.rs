@@ -283,6 +283,12 @@ fn repository(node: &KdlNode, release: &str) -> Result<PackageSource, String> {
         );
     };
     check_name("repository", name)?;
+    // Sections of their settings.
+    if ["main", "options"].contains(&name.as_str()) {
+        return Err(format!(
+            "repository {name:?} is not valid: dnf and pacman keep that name for themselves"
+        ));
+    }
     // The variables of dnf and zypper, and those of pacman.
     let arch = std::env::consts::ARCH;
     let mut filled = address.clone();
@@ -294,16 +300,23 @@ fn repository(node: &KdlNode, release: &str) -> Result<PackageSource, String> {
     ] {
         filled = filled.replace(variable, value);
     }
-    let url = Url::parse(&filled)
-        .ok()
-        .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    // dnf takes several addresses with commas between them, of which only the first would be judged; zypper takes settings
+    // of the connection in a query (libzypp's Url). `Url` drops line breaks.
+    let is_one = !filled.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control());
+    let url = Url::parse(&filled).ok().filter(|url| {
+        is_one
+            && ["http", "https"].contains(&url.scheme())
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
     match url {
         Some(url) => Ok(PackageSource {
             name: name.clone(),
             url,
         }),
         None => Err(format!(
-            "the address {address:?} of repository {name:?} is not valid: expected https://… or http://…"
+            "the address {address:?} of repository {name:?} is not valid: expected one address, https://… or http://…, without `?` and `#`"
         )),
     }
 }
@@ -453,6 +466,10 @@ mod tests {
                 "it has no `key`, which almalinux needs",
             ),
             ("https", "file", "the address \"file://e.org"),
+            ("$basearch/os/", "x,http://e.net", "expected one address"),
+            ("$basearch/os/", "os?proxy=e.net", "expected one address"),
+            ("$basearch/os/", "a b", "expected one address"),
+            ("\"base\"", "\"main\"", "dnf and pacman keep that name"),
             ("\"base\"", "\"a]b\"", "repository \"a]b\" is not valid"),
             ("\"base\" ", "", "`repository` takes a name and an address"),
             ("keys/a.asc", "../a.asc", "key \"../a.asc\" is not valid"),

@@ -63,12 +63,11 @@ impl Limits {
     }
 }
 
-/// How long to wait for trailing output after the program has ended: a process that it left running may keep
-/// the pipes open.
-const LINGER: Duration = Duration::from_millis(200);
 /// Runs a program in the foreground of its terminal, and takes the terminal back before it ends: the end of a session's
 /// leader ends all programs in the foreground (setsid(2)), but what a program leaves running was meant to stay.
-const LEADER: &str = "\"$@\"; exit $?";
+///
+/// A program that was stopped has failed. The first `exit` only warns of it.
+const LEADER: &str = "\"$@\"; it=$?; exit $it; exit $it";
 
 /// Which part of stead's environment a program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,8 +367,8 @@ impl Command {
                 tokio::select! {
                     status = child.wait() => {
                         let _ = has_ended.send(());
-                        match tokio::time::timeout(LINGER, &mut read).await {
-                            Ok(Err(Stop::Full)) => Err(Stop::Full),
+                        match read.await {
+                            Err(Stop::Full) => Err(Stop::Full),
                             _ => Ok(status),
                         }
                     }

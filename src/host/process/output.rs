@@ -17,6 +17,11 @@ use super::{
 pub(super) const STDERR_KEPT: usize = 64 << 10;
 /// A longer line is passed on in pieces of about this size, in bytes.
 pub(super) const LONGEST_LINE: usize = 64 << 10;
+/// How long to wait for trailing output after the program has ended: a process that it left running may keep
+/// the pipes open.
+const LINGER: Duration = Duration::from_millis(200);
+/// How much output is read after the program has ended, in bytes: what the pipes may hold by then (pipe(7)).
+const TRAILING: usize = 2 << 20;
 /// How often stead looks whether a program asks on its terminal.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// How long to wait before something is looked at again that is not a question.
@@ -57,23 +62,38 @@ impl Pipes<'_> {
     ) -> Result<(), Stop> {
         let (mut first, mut second) = (vec![0; 16 << 10], vec![0; 16 << 10]);
         let mut next_look = tokio::time::Instant::now() + BETWEEN_LOOKS;
-        loop {
+        let mut has_ended = false;
+        let mut trailing = 0;
+        while trailing < TRAILING {
             let (is_error, bytes) = tokio::select! {
                 n = some(&mut self.out, &mut first), if self.out.is_some() => (false, &first[..n]),
                 n = some(&mut self.err, &mut second), if self.err.is_some() => (true, &second[..n]),
-                _ = &mut end, if self.terminal.is_some() => {
+                _ = &mut end, if !has_ended => {
+                    has_ended = true;
                     *self.terminal = None;
                     continue;
                 }
+                () = tokio::time::sleep(LINGER), if has_ended => return Ok(()),
                 () = tokio::time::sleep_until(next_look), if self.terminal.is_some() => {
-                    let pause = self.look(sink).await?;
+                    let pause = tokio::select! {
+                        pause = self.look(sink) => pause?,
+                        _ = &mut end, if !has_ended => {
+                            has_ended = true;
+                            *self.terminal = None;
+                            continue;
+                        }
+                    };
                     next_look = tokio::time::Instant::now() + pause;
                     continue;
                 }
                 else => return Ok(()),
             };
+            if has_ended {
+                trailing += bytes.len();
+            }
             sink.take(is_error, bytes).await?;
         }
+        Ok(())
     }
 
     /// Has a question answered if there is one. Returns when to look again.
