@@ -50,7 +50,7 @@ pub const DIAL_LIMIT: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(5);
 
 /// How long to wait in silence before saying what the wait is for.
-const SILENT: Duration = Duration::from_secs(3);
+pub const SILENT: Duration = Duration::from_secs(3);
 
 /// Returns a connection to 127.0.0.1:`port` on which an SSH server has sent the start of its banner. The
 /// banner is peeked at, not consumed. `is_led`: whether the project's network leads to the guest, and not QEMU. `waits`

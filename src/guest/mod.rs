@@ -44,7 +44,7 @@ pub use console::{
     boots_since, console_length, finds_no_system, hopeless, last_line, shows_prompt, tail,
 };
 pub use console_log::{ConsoleReader, ConsoleWatch};
-pub use dial::{DIAL_LIMIT, dial, hand_over, hang_up, no_answer, user_at_the_other_end};
+pub use dial::{DIAL_LIMIT, SILENT, dial, hand_over, hang_up, no_answer, user_at_the_other_end};
 pub use ending::{END_SCRIPT, while_called};
 pub use error::GuestError;
 pub use exec::{Listener, UserCommand, Word, exec_script, terminal_command};

@@ -5,7 +5,6 @@ use std::{
     io::{self, ErrorKind, Read},
     os::fd::OwnedFd,
     thread,
-    time::Duration,
 };
 
 use nix::{
@@ -20,7 +19,7 @@ use tokio::{
 
 use crate::{
     failure::Failure,
-    guest::{LINGER, Listener, Output, Remote, SSH_FAILED, UserCommand, Word, exec_script},
+    guest::{LINGER, Listener, Output, Remote, SILENT, SSH_FAILED, UserCommand, Word, exec_script},
     host::{digest::nonce, interrupt::before_end, runtime::runtime, unread::Input},
     machine::Observed,
     report::{clean::words, stdio},
@@ -30,9 +29,6 @@ use super::{
     Session,
     reach::{Reboots, answered, not_logged_in, until_lost},
 };
-
-/// How long to wait for the login in silence.
-const SILENT: Duration = Duration::from_secs(3);
 
 /// How much output is passed on at a time, in bytes.
 const PIECE: usize = 1 << 17;

@@ -8,7 +8,7 @@ use crate::{
     apply::{may_be_off, set_right},
     failure::Failure,
     guest::{
-        DIAL_LIMIT, Output, Remote, SSH_FAILED, SshTarget, dial, hang_up, no_answer,
+        DIAL_LIMIT, Output, Remote, SILENT, SSH_FAILED, SshTarget, dial, hang_up, no_answer,
         turn_unless_connected,
     },
     host::runtime::{blocking, runtime},
@@ -27,9 +27,6 @@ use super::{Detail, Session, Target};
 
 /// How often a machine is looked at while stead waits for it.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// How long to wait in silence for another process.
-const SILENT: Duration = Duration::from_secs(3);
 
 /// How long a guest that boots may refuse users, once its SSH server is there (pam_nologin(8)).
 const LOGIN: Duration = Duration::from_secs(60);

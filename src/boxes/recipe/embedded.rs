@@ -17,40 +17,29 @@ macro_rules! embedded {
     (@) => { false };
 }
 
+/// The files of a Debian that QEMU loads the kernel of.
+macro_rules! debian {
+    ($recipe:literal) => {
+        embedded!($recipe:
+            "recipe.kdl",
+            #program "customize.sh",
+            "files/etc/fstab",
+            "files/etc/initramfs-tools/conf.d/stead",
+            #program "files/etc/initramfs-tools/hooks/fsck",
+            #program "files/etc/initramfs-tools/hooks/udev",
+            "files/etc/initramfs-tools/modules",
+            #program "files/etc/initramfs-tools/scripts/init-bottom/udev",
+            #program "files/etc/initramfs-tools/scripts/init-top/udev",
+            "files/etc/ssh/sshd_config.d/10-stead.conf",
+            "files/etc/systemd/network/80-ethernet.network",
+        )
+    };
+}
+
 /// The built-in recipes, so that `stead box build debian-12` works anywhere.
 const RECIPES: &[(&str, &[Embedded])] = &[
-    (
-        "debian-12",
-        embedded!("debian-12":
-            "recipe.kdl",
-            #program "customize.sh",
-            "files/etc/fstab",
-            "files/etc/initramfs-tools/conf.d/stead",
-            #program "files/etc/initramfs-tools/hooks/fsck",
-            #program "files/etc/initramfs-tools/hooks/udev",
-            "files/etc/initramfs-tools/modules",
-            #program "files/etc/initramfs-tools/scripts/init-bottom/udev",
-            #program "files/etc/initramfs-tools/scripts/init-top/udev",
-            "files/etc/ssh/sshd_config.d/10-stead.conf",
-            "files/etc/systemd/network/80-ethernet.network",
-        ),
-    ),
-    (
-        "debian-13",
-        embedded!("debian-13":
-            "recipe.kdl",
-            #program "customize.sh",
-            "files/etc/fstab",
-            "files/etc/initramfs-tools/conf.d/stead",
-            #program "files/etc/initramfs-tools/hooks/fsck",
-            #program "files/etc/initramfs-tools/hooks/udev",
-            "files/etc/initramfs-tools/modules",
-            #program "files/etc/initramfs-tools/scripts/init-bottom/udev",
-            #program "files/etc/initramfs-tools/scripts/init-top/udev",
-            "files/etc/ssh/sshd_config.d/10-stead.conf",
-            "files/etc/systemd/network/80-ethernet.network",
-        ),
-    ),
+    ("debian-12", debian!("debian-12")),
+    ("debian-13", debian!("debian-13")),
     (
         "debian-12-cloud",
         embedded!("debian-12-cloud":

@@ -65,25 +65,23 @@ impl Pipes<'_> {
         let mut has_ended = false;
         let mut trailing = 0;
         while trailing < TRAILING {
+            if has_ended {
+                *self.terminal = None;
+            }
+            let is_open = self.out.is_some() || self.err.is_some();
             let (is_error, bytes) = tokio::select! {
                 n = some(&mut self.out, &mut first), if self.out.is_some() => (false, &first[..n]),
                 n = some(&mut self.err, &mut second), if self.err.is_some() => (true, &second[..n]),
                 _ = &mut end, if !has_ended => {
                     has_ended = true;
-                    *self.terminal = None;
                     continue;
                 }
-                () = tokio::time::sleep(LINGER), if has_ended => return Ok(()),
+                () = tokio::time::sleep(LINGER), if has_ended && is_open => return Ok(()),
                 () = tokio::time::sleep_until(next_look), if self.terminal.is_some() => {
-                    let pause = tokio::select! {
-                        pause = self.look(sink) => pause?,
-                        _ = &mut end, if !has_ended => {
-                            has_ended = true;
-                            *self.terminal = None;
-                            continue;
-                        }
-                    };
-                    next_look = tokio::time::Instant::now() + pause;
+                    tokio::select! {
+                        pause = self.look(sink) => next_look = tokio::time::Instant::now() + pause?,
+                        _ = &mut end => has_ended = true,
+                    }
                     continue;
                 }
                 else => return Ok(()),

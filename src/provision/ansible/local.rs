@@ -327,18 +327,23 @@ mod tests {
         );
     }
 
-    #[test]
-    fn one_that_asks_ends() {
-        let folder = tree(&["site.yml"]);
-        let playbook = playbook(folder.path(), "site.yml");
-        let run = GuestRun {
+    /// A run that installs nothing and has no inventory.
+    fn plain(playbook: &Playbook) -> GuestRun<'_> {
+        GuestRun {
             name: "app",
-            playbook: &playbook,
+            playbook,
             install: AnsibleInstall::No,
             inventory: serde_json::Value::Null,
             color: false,
             again: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn one_that_asks_ends() {
+        let folder = tree(&["site.yml"]);
+        let playbook = playbook(folder.path(), "site.yml");
+        let run = plain(&playbook);
         let version = "[ \"$1\" != --version ] || { echo 'ansible-playbook [core 2.19.1]'; exit; }";
         let asks = format!("#!/bin/sh\n{version}\nprintf 'Sure? '; read -r it; echo \"on: $it\"\n");
         let (out, code) = run_here(&run, &asks);
@@ -362,14 +367,7 @@ mod tests {
     fn old_and_missing_ones_are_told() {
         let folder = tree(&["site.yml"]);
         let playbook = playbook(folder.path(), "site.yml");
-        let run = GuestRun {
-            name: "app",
-            playbook: &playbook,
-            install: AnsibleInstall::No,
-            inventory: serde_json::Value::Null,
-            color: false,
-            again: String::new(),
-        };
+        let run = plain(&playbook);
         let (_, code) = run_here(&run, "#!/bin/sh\necho 'ansible-playbook 2.9.27'\n");
         assert_eq!(code, Some(TOO_OLD));
         let (_, code) = run_here(&run, "#!/bin/sh\necho 'ansible-playbook [core 2.14.0]'\n");
@@ -381,14 +379,7 @@ mod tests {
         let folder = tree(&["a/site.yml", "a/files/image"]);
         let root = folder.path().canonicalize().unwrap();
         let playbook = playbook(&root, "a/site.yml");
-        let run = GuestRun {
-            name: "app",
-            playbook: &playbook,
-            install: AnsibleInstall::No,
-            inventory: serde_json::Value::Null,
-            color: false,
-            again: String::new(),
-        };
+        let run = plain(&playbook);
         assert!(archive(&run, "web").is_ok());
         // A sparse file.
         let image = fs::File::options()
